@@ -1,0 +1,1 @@
+"""Small example networks that ship with the pipeline."""

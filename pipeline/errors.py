@@ -1,0 +1,120 @@
+"""Errors, and the table of their stable codes.
+
+Two roots, and nothing else is raised on purpose:
+
+* `PipelineError` -- a user's mistake or a failed stage. One sentence, a stable code, where it
+  was, what was found, what was expected and what to type next. No traceback is shown for it.
+    * `Refused`      -- refused before work; exit code 2, no directory is left.
+    * `StageFailed`  -- a stage failed; exit code 1, the failed run keeps its record.
+* `InternalError` -- our own broken invariant. The traceback is shown, with "please report".
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Final
+
+EXIT_MADE: Final = 0
+EXIT_FAILED: Final = 1
+EXIT_REFUSED: Final = 2
+EXIT_SIGINT: Final = 130
+EXIT_SIGTERM: Final = 143
+
+#: Every code that the product can show, with what it means in general. Ranges belong to rooms:
+#: 1xx config, 2xx sources and samples, 3xx exporters, 4xx graph, 5xx parity, 6xx targets,
+#: 7xx run directory, cache and processes, 8xx commands. A code is never reused.
+CODES: Final[dict[str, str]] = {
+    # 1xx config
+    "PL-100": "the configuration could not be composed",
+    # 2xx sources and samples
+    # 3xx exporters
+    # 4xx graph
+    # 5xx parity
+    # 6xx targets
+    # 7xx run directory, cache and processes
+    # 8xx commands
+}
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a verdict or an error is what it is: data, which terminal, JSON and pages only render."""
+
+    code: str
+    message: str  #: one sentence, ends without a full stop
+    where: str | None = None  #: config key, node, module path, file:line
+    found: str | None = None
+    expected: str | None = None
+    next_step: str | None = None  #: what to type or to change
+
+    def sentence(self) -> str:
+        """The reason as the user reads it: message, then where, found, expected and the next step."""
+        text = self.message
+        if self.where and self.where not in text:
+            text = f"{self.where}: {text}"
+        if self.found:
+            text += f"; found {self.found}"
+        if self.expected:
+            text += f", expected {self.expected}"
+        if self.next_step:
+            text += f". {self.next_step}"
+        return text
+
+    def to_json(self) -> dict[str, str]:
+        """Only what is known: keys without a value are left out."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+class PipelineError(Exception):
+    """A user's mistake or a failed stage; `reason` holds everything that is shown.
+
+    Args:
+        code: a key of `CODES`.
+        message: one sentence that says what is wrong.
+        where, found, expected, next_step: see `Reason`.
+    """
+
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        where: str | None = None,
+        found: str | None = None,
+        expected: str | None = None,
+        next_step: str | None = None,
+    ) -> None:
+        if code not in CODES:
+            raise InternalError(f"error code {code} is not in pipeline.errors.CODES")
+        self.reason = Reason(code, message, where, found, expected, next_step)
+        super().__init__(f"{code}: {self.reason.sentence()}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.reason))
+
+
+def _rebuild(kind: type[PipelineError], reason: Reason) -> PipelineError:
+    return kind(
+        reason.code,
+        reason.message,
+        where=reason.where,
+        found=reason.found,
+        expected=reason.expected,
+        next_step=reason.next_step,
+    )
+
+
+class Refused(PipelineError):  # noqa: N818 - the word that the product uses for exit code 2
+    """Refused before work: nothing was made and no directory is left."""
+
+    exit_code = EXIT_REFUSED
+
+
+class StageFailed(PipelineError):  # noqa: N818 - the word that the product uses for exit code 1
+    """A stage failed: the run ends, what is known up to here is kept."""
+
+
+class InternalError(Exception):
+    """A broken invariant of the pipeline itself; never the user's fault."""
