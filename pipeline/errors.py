@@ -32,6 +32,18 @@ CODES: Final[dict[str, str]] = {
     # 5xx parity
     # 6xx targets
     # 7xx run directory, cache and processes
+    "PL-700": "a size that cannot be read",
+    "PL-701": "the output folder cannot be written",
+    "PL-702": "another run of the same request is at work",
+    "PL-703": "the disk is full",
+    "PL-704": "the process that did the work died",
+    "PL-705": "the time limit of the point was reached",
+    "PL-706": "the memory limit of the point was reached",
+    "PL-707": "interrupted",
+    "PL-708": "made again, but different",
+    "PL-709": "an earlier run directory is damaged",
+    "PL-710": "a tool failed in a way that no stage knows",
+    "PL-711": "the machine's memory is exhausted",
     # 8xx commands
 }
 

@@ -1,0 +1,318 @@
+"""Walks a plan: cache, requires, run, ensures, record, let go.
+
+Knows stages only by their contract. Live artifacts that a later point of the same process takes
+too are kept in `Shared`, by digest, so that a sweep makes the network and the reference once.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import resource
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import InternalError, PipelineError, Reason
+from pipeline.events import CacheUse, Emit, Finding, StageFinished, StageStarted
+from pipeline.run.cache import Cache, CacheEntry, DamagedEntryError
+from pipeline.run.plan import Plan
+from pipeline.stage import Stage, Storable, Verdict
+
+
+@dataclass
+class Shared:
+    """Artifacts that live on between the points of one process.
+
+    Attributes:
+        values: digest to value.
+        verdicts: digest of the first artifact of a stage to the verdict that it had.
+        wanted: digests that later points take; everything else is let go.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    wanted: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """How one stage of this run went."""
+
+    name: str
+    verdict: Verdict
+    seconds: float
+    cache: CacheUse
+
+
+@dataclass
+class Outcome:
+    """What a walk left: for the manifest and the run record."""
+
+    stages: list[StageOutcome] = field(default_factory=list)
+    files: dict[str, tuple[str, bool]] = field(default_factory=dict)  #: path -> (kind, same every time)
+    failed: StageOutcome | None = None
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+
+
+class RunWorkspace:
+    """What the stages of one point may touch (see `pipeline.stage.Workspace`)."""
+
+    def __init__(self, plan: Plan, folder: Path, cache: Cache, emit: Emit, shared: Shared) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.cache = cache
+        self.emit = emit
+        self.shared = shared
+        self.scratch = folder / ".scratch"
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        self.values: dict[str, Any] = {}
+        self.entries: dict[str, CacheEntry] = {}
+        self.files: dict[str, tuple[str, bool]] = {}
+        self.making: list[str] = []
+
+    def get(self, name: str) -> Any:
+        """The artifact; loaded from the cache, or made by its stage when that had been put off."""
+        real = self.plan.real_name(name)
+        if real in self.values:
+            return self.values[real]
+        stage = self.plan.maker(real)
+        digest = self.plan.digest(real)
+        if digest in self.shared.values:
+            self.values[real] = self.shared.values[digest]
+        elif stage.name in self.entries:
+            self._load(stage, real)
+        else:
+            self._make(stage)
+        return self.values[real]
+
+    def put(self, name: str, value: Any) -> None:
+        """Take over an artifact that the running stage has declared."""
+        if self.plan.maker(name).name not in self.making:
+            raise InternalError(f"{name} was put by a stage that does not make it")
+        self.values[name] = value
+        digest = self.plan.digest(name)
+        if digest in self.shared.wanted:
+            self.shared.values[digest] = value
+
+    def file(self, path: str, kind: str, *, same_every_time: bool = True) -> Path:
+        """Where `path` of the run directory is to be written."""
+        target = self.folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.files[path] = (kind, same_every_time)
+        return target
+
+    def release(self, name: str) -> None:
+        """Let go of a live artifact, unless a later point takes it."""
+        self.values.pop(self.plan.real_name(name), None)
+
+    def _load(self, stage: Stage, name: str) -> None:
+        entry = self.entries[stage.name]
+        try:
+            self.values[name] = self.cache.load(entry, name, self.plan.artifact_types[name], self.scratch)
+        except DamagedEntryError as error:
+            self.cache.remove(entry.key)
+            del self.entries[stage.name]
+            self.emit(
+                Finding(stage.name, "warning", f"a damaged cache entry was removed and is made again: {error}")
+            )
+            self._make(stage)
+
+    def _make(self, stage: Stage) -> None:
+        if stage.name in self.making:
+            raise InternalError(f"stage {stage.name} asks for what it makes itself")
+        self.making.append(stage.name)
+        try:
+            stage.requires(self)
+            verdict = stage.run(self)
+            if verdict.status == "failed":
+                raise InternalError(f"stage {stage.name} returned 'failed' after it had been cached")
+            stage.ensures(self)
+        finally:
+            self.making.remove(stage.name)
+
+
+def execute(
+    plan: Plan,
+    folder: Path,
+    *,
+    cache: Cache,
+    emit: Emit,
+    shared: Shared | None = None,
+    on_stage: Callable[[str], None] = lambda name: None,
+) -> Outcome:
+    """Run the plan into `folder`; the outcome says which stage failed, if one did.
+
+    Args:
+        plan: what to do.
+        folder: an existing folder that belongs to this run alone.
+        cache: where stored results are looked for and kept.
+        emit: gets every event.
+        shared: what earlier points of this process left.
+        on_stage: called with the stage's name before it starts (to mark the log).
+
+    Raises:
+        InternalError: a stage broke its contract. Everything else ends up in the outcome.
+    """
+    outcome = Outcome()
+
+    def note(event: Any) -> None:
+        if isinstance(event, Finding) and event.level == "warning":
+            outcome.warnings.append(asdict(event))
+        emit(event)
+
+    workspace = RunWorkspace(plan, folder, cache, note, shared or Shared())
+    try:
+        for position, stage in enumerate(plan.stages):
+            on_stage(stage.name)
+            emit(StageStarted(stage.name))
+            done = _one_stage(stage, plan, workspace)
+            outcome.stages.append(done)
+            emit(_finished(done))
+            if not _may_go_on(done.verdict, plan):
+                outcome.failed = done
+                break
+            _let_go(plan, position, workspace)
+    finally:
+        outcome.files = dict(workspace.files)
+        workspace.values.clear()
+        shutil.rmtree(workspace.scratch, ignore_errors=True)
+    return outcome
+
+
+def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace) -> StageOutcome:
+    started = time.perf_counter()
+    use: CacheUse = "off"
+    try:
+        verdict, use = _reuse_or_run(stage, plan, workspace)
+    except PipelineError as error:
+        verdict = Verdict("failed", error.reason, measured=getattr(error, "measured", {}),
+                          recorded=getattr(error, "recorded", {}))  # fmt: skip
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        verdict = Verdict("failed", disk_full(workspace.folder))
+    except MemoryError:
+        verdict = Verdict("failed", out_of_memory())
+    return StageOutcome(stage.name, verdict, time.perf_counter() - started, use)
+
+
+def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Verdict, CacheUse]:
+    digests = [plan.digest(name) for name in stage.makes]
+    shared = workspace.shared
+    if digests and all(digest in shared.values for digest in digests):
+        return shared.verdicts[digests[0]], "hit"
+    key = plan.stage_keys[stage.name]
+    if stage.storable:
+        entry = workspace.cache.find(key.key)
+        if entry is not None:
+            workspace.entries[stage.name] = entry
+            verdict = _verdict_from_json(entry.verdict)
+            _keep_shared(stage, plan, workspace, verdict)
+            return verdict, "hit"
+    elif not stage.storable and stage.makes and _can_wait(stage):
+        return Verdict(summary="when it is needed"), "off"
+    workspace.making.append(stage.name)
+    try:
+        stage.requires(workspace)
+        verdict = stage.run(workspace)
+        stage.ensures(workspace)
+    finally:
+        workspace.making.remove(stage.name)
+    if digests:
+        shared.verdicts[digests[0]] = verdict
+    if not stage.storable:
+        return verdict, "off"
+    if verdict.status == "passed" and workspace.cache.writes:
+        _store(stage, plan, workspace, verdict)
+    return verdict, "miss" if workspace.cache.reads else "off"
+
+
+def _keep_shared(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:
+    for name in stage.makes:
+        if plan.digest(name) in workspace.shared.wanted:
+            workspace.shared.verdicts[plan.digest(stage.makes[0])] = verdict
+
+
+def _can_wait(stage: Stage) -> bool:
+    """A live artifact (the network) is made when a stage that really runs asks for it."""
+    return bool(getattr(stage, "on_demand", False))
+
+
+def _store(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:
+    values: dict[str, Storable] = {name: workspace.values[name] for name in stage.makes}
+    try:
+        workspace.cache.store(plan.stage_keys[stage.name], values, _verdict_to_json(verdict))
+    except OSError as error:
+        # The cache is a convenience: a full or read-only disk there must not fail the run.
+        workspace.emit(
+            Finding(stage.name, "warning", f"the cache could not keep this stage: {error.strerror}")
+        )
+
+
+def _let_go(plan: Plan, position: int, workspace: RunWorkspace) -> None:
+    later = {plan.real_name(name) for stage in plan.stages[position + 1 :] for name in stage.takes}
+    gone = [name for name in workspace.values if name not in later]
+    for name in gone:
+        workspace.release(name)
+    kept = workspace.shared.values
+    for digest in [digest for digest in kept if digest not in workspace.shared.wanted]:
+        del kept[digest]
+    if gone:
+        gc.collect()
+
+
+def _may_go_on(verdict: Verdict, plan: Plan) -> bool:
+    if verdict.status == "vacuous":
+        return plan.allow_vacuous
+    return verdict.status in ("passed", "skipped")
+
+
+def _finished(done: StageOutcome) -> StageFinished:
+    return StageFinished(
+        stage=done.name,
+        status=done.verdict.status,
+        seconds=done.seconds,
+        cache=done.cache,
+        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        reason=done.verdict.reason.to_json() if done.verdict.reason else None,
+        summary=done.verdict.summary,
+        measured=dict(done.verdict.measured),
+    )
+
+
+def _verdict_to_json(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "status": verdict.status,
+        "reason": verdict.reason.to_json() if verdict.reason else None,
+        "summary": verdict.summary,
+        "measured": dict(verdict.measured),
+        "recorded": dict(verdict.recorded),
+    }
+
+
+def _verdict_from_json(data: Mapping[str, Any]) -> Verdict:
+    reason = Reason(**data["reason"]) if data["reason"] else None
+    return replace(Verdict(**{**data, "reason": None}), reason=reason)
+
+
+def disk_full(folder: Path) -> Reason:
+    return Reason(
+        "PL-703",
+        "the disk is full",
+        where=folder.parent.name,
+        next_step="Make room, or type out=FOLDER for another disk",
+    )
+
+
+def out_of_memory() -> Reason:
+    return Reason(
+        "PL-711",
+        "the machine's memory is exhausted",
+        next_step="Use a smaller batch, or a machine with more memory",
+    )
+
+
