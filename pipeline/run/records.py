@@ -1,0 +1,185 @@
+"""manifest.json and run.json: what was asked and what it is, and how it went this time.
+
+manifest.json holds no measured figure, no time, no path of this machine and no host: the same
+request gives the same bytes. Everything measured stands in run.json.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import resource
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.errors import Reason
+from pipeline.run.cache import file_sha256
+from pipeline.run.plan import Plan
+from pipeline.run.runner import Outcome
+
+SCHEMA_VERSION: Final = 1
+MANIFEST: Final = "manifest.json"
+RECORD: Final = "run.json"
+#: Files of every run that stand in run.json because they may differ from run to run.
+LOG: Final = "log.txt"
+#: What a stage's `Verdict.recorded` may add to the manifest, and what stands there without it.
+RECORDED: Final[dict[str, Any]] = {
+    "inputs": [],
+    "outputs": [],
+    "opsets": {},
+    "ir_version": None,
+    "tolerances": {},
+    "attempts": [],
+}
+
+
+def canonical_json(data: Any) -> str:
+    """JSON with sorted keys and no room for taste."""
+    return json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def artifacts(folder: Path, files: Mapping[str, tuple[str, bool]], *, same: bool) -> list[dict[str, Any]]:
+    """Path, size, sha256 and kind of each file, sorted by path."""
+    rows = []
+    for path, (kind, same_every_time) in sorted(files.items()):
+        file = folder / path
+        if same_every_time == same and file.is_file():
+            rows.append(
+                {"path": path, "size": file.stat().st_size, "sha256": file_sha256(file), "kind": kind}
+            )
+    return rows
+
+
+def manifest(plan: Plan, outcome: Outcome, files: list[dict[str, Any]]) -> dict[str, Any]:
+    """The manifest of a run that reached its end."""
+    recorded = dict(RECORDED)
+    for stage in outcome.stages:
+        recorded.update({key: value for key, value in stage.verdict.recorded.items() if key in RECORDED})
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "keys": dict(plan.keys),
+        **dict(plan.describes),
+        **recorded,
+        "artifacts": files,
+        "verdicts": verdicts(plan, outcome),
+        "stages": [
+            {
+                "name": stage.name,
+                "key": plan.stage_keys[stage.name].key,
+                "takes": [plan.real_name(name) for name in stage.takes],
+                "makes": list(stage.makes),
+            }
+            for stage in plan.stages
+        ],
+        "versions": {name: plan.version_of(name) for name in sorted(plan.packages)},
+    }
+
+
+def verdicts(plan: Plan, outcome: Outcome) -> dict[str, dict[str, Any]]:
+    """Every stage of the plan, those that were switched off, and those that were not reached."""
+    found: dict[str, dict[str, Any]] = {
+        name: {"status": "skipped", "reason": {"code": "off", "message": why}}
+        for name, why in plan.skipped.items()
+    }
+    reached = {stage.name: stage.verdict for stage in outcome.stages}
+    for stage in plan.stages:
+        verdict = reached.get(stage.name)
+        if verdict is None:
+            found[stage.name] = {"status": "not reached"}
+        else:
+            found[stage.name] = {"status": verdict.status}
+            if verdict.reason:
+                found[stage.name]["reason"] = verdict.reason.to_json()
+    return found
+
+
+def run_record(
+    plan: Plan,
+    *,
+    started: str,
+    seconds: float,
+    status: str,
+    stages: Iterable[Mapping[str, Any]],
+    files: list[dict[str, Any]],
+    warnings: list[dict[str, Any]],
+    reason: Reason | None = None,
+    versions: Mapping[str, str] | None = None,
+    git: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """How it went: `stages` are StageFinished events as dictionaries, in order."""
+    rows = list(stages)
+    reached = {row["stage"] for row in rows}
+    rows_out = [
+        {"name": row["stage"], "status": row["status"], "seconds": round(row["seconds"], 4),
+         "cache": row["cache"], "peak_mib": row["peak_mib"] and round(row["peak_mib"], 1),
+         **({"reason": row["reason"]} if row.get("reason") else {}),
+         **({"measured": {k: v for k, v in row["measured"].items() if k != "parity"}}
+            if row.get("measured") else {})}
+        for row in rows
+    ]  # fmt: skip
+    rows_out += [
+        {"name": stage.name, "status": "not reached", "seconds": 0.0, "cache": "off", "peak_mib": None}
+        for stage in plan.stages
+        if stage.name not in reached
+    ]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "key": plan.keys["result"],
+        "status": status,
+        **({"reason": reason.to_json()} if reason else {}),
+        "started": started,
+        "seconds": round(seconds, 4),
+        "host": host(),
+        "stages": rows_out,
+        "parity": [line for row in rows for line in row.get("measured", {}).get("parity", [])],
+        "artifacts": files,
+        "overrides": list(plan.overrides),
+        "git": dict(git or {}),
+        "warnings": warnings,
+        "builds": dict(versions or {}),
+    }
+
+
+def host() -> dict[str, Any]:
+    """The machine, in words and figures."""
+    return {
+        "name": platform.node(),
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
+    }
+
+
+def git_state(folders: Mapping[str, Path]) -> dict[str, Any]:
+    """Commit and dirtiness of the checkouts that the folders belong to; empty outside of git."""
+    found = {}
+    for name, folder in folders.items():
+        try:
+            commit = _git(folder, "rev-parse", "HEAD")
+            dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
+        except (OSError, subprocess.SubprocessError):
+            continue
+        found[name] = {"commit": commit, "dirty": dirty}
+    return found
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=5, check=True
+    )
+    return done.stdout.strip()
+
+
+def write(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a record into a folder that is not yet published."""
+    path.write_text(canonical_json(data), encoding="utf-8")
+
+
+def peak_mib() -> float:
+    """Highest resident memory of this process, MiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
