@@ -119,11 +119,11 @@ class RunDirectory:
         folder.mkdir()
         return folder
 
-    def publish(self, folder: Path) -> None:
+    def publish(self, folder: Path, target: Path | None = None) -> None:
         """Give a whole folder its final name. Nothing that stands there is ever replaced."""
         try:
             sync_tree(folder)
-            done = move_into_place(folder, self.final)
+            done = move_into_place(folder, target or self.final)
             _sync_folder(self.out)
         except OSError as error:
             if error.errno == errno.ENOSPC:

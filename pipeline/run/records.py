@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import subprocess
 from collections.abc import Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,15 +41,28 @@ def canonical_json(data: Any) -> str:
     return json.dumps(data, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def artifacts(folder: Path, files: Mapping[str, tuple[str, bool]], *, same: bool) -> list[dict[str, Any]]:
-    """Path, size, sha256 and kind of each file, sorted by path."""
+def artifacts(
+    folder: Path,
+    files: Mapping[str, tuple[str, bool]],
+    *,
+    same: bool,
+    every: bool = False,
+    known: Mapping[str, str] | None = None,
+) -> list[dict[str, Any]]:
+    """Path, size, sha256 and kind of the files, sorted by path.
+
+    Args:
+        folder: where they lie.
+        files: path -> (kind, same for the same request).
+        same: which of the two sorts is listed; `every` lists both.
+        known: digests that were taken while a file was written.
+    """
     rows = []
     for path, (kind, same_every_time) in sorted(files.items()):
         file = folder / path
-        if same_every_time == same and file.is_file():
-            rows.append(
-                {"path": path, "size": file.stat().st_size, "sha256": file_sha256(file), "kind": kind}
-            )
+        if (every or same_every_time == same) and file.is_file():
+            sha256 = (known or {}).get(path) or file_sha256(file)
+            rows.append({"path": path, "size": file.stat().st_size, "sha256": sha256, "kind": kind})
     return rows
 
 
@@ -180,6 +193,51 @@ def write(path: Path, data: Mapping[str, Any]) -> None:
     path.write_text(canonical_json(data), encoding="utf-8")
 
 
-def peak_mib() -> float:
-    """Highest resident memory of this process, MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def load(path: Path) -> dict[str, Any]:
+    """A record that has been verified, or was just written by us."""
+    data: dict[str, Any] = json.loads(path.read_bytes())
+    return data
+
+
+def full_version(distribution: str) -> str:
+    """The installed version with its local part ("2.14.1+cu130"), or "not installed"."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """Where two manifests of the same request differ first, or None."""
+    files = {file["path"]: file["sha256"] for file in one["artifacts"]}
+    for file in other["artifacts"]:
+        if files.pop(file["path"], None) != file["sha256"]:
+            return str(file["path"])
+    if files:
+        return next(iter(files))
+    return next((key for key in one if one[key] != other.get(key)), None)
+
+
+def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dict[str, Any]:
+    """What the records say for the point's line of table.csv."""
+    row: dict[str, Any] = {
+        "seconds": record["seconds"],
+        "cached": all(stage["cache"] == "hit" for stage in record["stages"] if stage["cache"] != "off"),
+    }
+    worst = min(record["parity"], key=lambda line: line["margin"] or 0, default=None)
+    if worst:
+        row |= {key: worst[key] for key in ("error", "tolerance", "margin", "output")}
+    for stage in record["stages"]:
+        row |= {key: stage.get("measured", {}).get(key) for key in ("nodes",) if key in stage.get("measured", {})}
+    if manifest is None:
+        return row
+    model = next((file for file in manifest["artifacts"] if file["path"] == "model.onnx"), None)
+    took = next((try_ for try_ in manifest["attempts"] if try_["outcome"] == "passed"), None)
+    return {
+        **row,
+        "status": "vacuous" if manifest["verdicts"].get("parity", {}).get("status") == "vacuous" else "passed",
+        "opset": manifest["opsets"].get("", manifest["opsets"].get("ai.onnx")),
+        "exporter": took["exporter"] if took else "",
+        "size_bytes": sum(f["size"] for f in manifest["artifacts"] if f["path"].startswith("model.onnx")),
+        "ir_version": manifest["ir_version"] if model else None,
+    }

@@ -54,6 +54,7 @@ class Outcome:
 
     stages: list[StageOutcome] = field(default_factory=list)
     files: dict[str, tuple[str, bool]] = field(default_factory=dict)  #: path -> (kind, same every time)
+    digests: dict[str, str] = field(default_factory=dict)  #: path -> sha256 taken while it was written
     failed: StageOutcome | None = None
     warnings: list[dict[str, Any]] = field(default_factory=list)
 

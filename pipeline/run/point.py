@@ -1,0 +1,229 @@
+"""One point from its lock to its final directory, whoever does the work.
+
+The work itself is a callable: in a command-line run a child process does it (`workers.py`), in
+library use the caller's own (`pipeline.export`). Either way the steps around it are these.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.errors import EXIT_FAILED, EXIT_MADE, PipelineError, Reason, StageFailed
+from pipeline.events import Emit, Event, Finding, RunFinished, RunStarted, StageFinished, StageStarted
+from pipeline.run import records
+from pipeline.run.directory import RunDirectory
+from pipeline.run.plan import Plan
+from pipeline.run.verify import NotARunDirectoryError, verify_directory
+
+DAMAGED: Final = "damaged"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run goes about it; no part of the request.
+
+    Attributes:
+        out: where run directories are put.
+        cache_dir, cache_mode, cache_bytes: the stage cache.
+        wait_s: how long to wait for another run of the same request, seconds.
+        timeout_s: a point that takes longer has failed, seconds.
+        memory_bytes: a point whose processes hold more has failed.
+        force: make it again beside the old one and compare.
+        checkouts: folders whose git state run.json notes.
+    """
+
+    out: Path
+    cache_dir: Path
+    cache_mode: str = "readwrite"
+    cache_bytes: int | None = None
+    wait_s: float = 600.0
+    timeout_s: float | None = None
+    memory_bytes: int | None = None
+    force: bool = False
+    debug: bool = False
+    private_apis: bool = True
+    checkouts: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WorkResult:
+    """What doing the work came to.
+
+    Attributes:
+        files: path -> (kind, same for the same request), of what stands in the folder.
+        reason: why it failed; None when every stage went well.
+        exit_code: 0, 1, or 130/143 when it was interrupted.
+    """
+
+    files: Mapping[str, tuple[str, bool]]
+    reason: Reason | None = None
+    stage: str | None = None
+    exit_code: int = EXIT_MADE
+
+
+Work = Callable[[Path, Emit], WorkResult]
+
+
+class Collector:
+    """Keeps what run.json needs of the events that go by."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self.stages: list[dict[str, Any]] = []
+        self.warnings: list[dict[str, Any]] = []
+        self.running: str | None = None
+        self._started = time.perf_counter()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, StageStarted):
+            self.running, self._started = event.stage, time.perf_counter()
+        elif isinstance(event, StageFinished):
+            self.stages.append(asdict(event))
+            self.running = None
+        elif isinstance(event, Finding) and event.level == "warning":
+            self.warnings.append({"stage": event.stage, "message": event.message, **event.data})
+        self._emit(event)
+
+    def close(self, reason: Reason) -> None:
+        """The running stage died without a word: say how it ended."""
+        if self.running is not None:
+            self(
+                StageFinished(
+                    self.running, "failed", time.perf_counter() - self._started, "off",
+                    reason=reason.to_json(),
+                )
+            )  # fmt: skip
+
+
+def run_point(plan: Plan, options: RunOptions, emit: Emit, work: Work) -> RunFinished:
+    """Make the plan's run directory, or verify and return the one that is there.
+
+    Raises:
+        Refused: the output folder cannot be written, or another run held the lock too long.
+    """
+    place = RunDirectory(options.out, plan.label)
+    place.prepare()
+    with place.lock(options.wait_s):
+        if place.final.exists():
+            kept = _reuse(plan, place, emit)
+            if kept is not None and not options.force:
+                return kept
+        finished = _make(plan, place, options, emit, work)
+    emit(finished)
+    return finished
+
+
+def _reuse(plan: Plan, place: RunDirectory, emit: Emit) -> RunFinished | None:
+    """The whole directory that is there already; a damaged one is moved aside."""
+    try:
+        problems = [f"{problem.path} {problem.message}" for problem in verify_directory(place.final)]
+    except NotARunDirectoryError as error:
+        problems = [str(error)]
+    if problems:
+        aside = place.out / DAMAGED / f"{plan.label}-{time.time_ns():x}"
+        aside.parent.mkdir(exist_ok=True)
+        os.rename(place.final, aside)
+        emit(
+            Finding(
+                "run", "warning",
+                f"the directory that was there is damaged ({problems[0]}); it is now {aside} and is made again",
+            )
+        )  # fmt: skip
+        return None
+    manifest = records.load(place.final / records.MANIFEST)
+    if manifest["keys"]["result"] != plan.keys["result"]:
+        raise StageFailed(
+            "PL-709", "another request's directory has this name", where=str(place.final),
+            found=f"result key {manifest['keys']['result'][:16]}...",
+            expected=f"{plan.keys['result'][:16]}...", next_step="Type out=FOLDER for another place",
+        )  # fmt: skip
+    record = records.load(place.final / records.RECORD)
+    row = {**plan.row, **records.row_of(manifest, record), "directory": str(place.final), "cached": True}
+    finished = RunFinished(plan.label, str(place.final), EXIT_MADE, reused=True, row=row)
+    emit(RunStarted(plan.label, str(place.final), plan.keys["result"], ()))
+    emit(finished)
+    return finished
+
+
+def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work: Work) -> RunFinished:
+    started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
+    emit(
+        RunStarted(
+            plan.label, str(place.final), plan.keys["result"], tuple(stage.name for stage in plan.stages)
+        )
+    )
+    collector = Collector(emit)
+    folder = place.begin()
+    try:
+        (folder / "config.yaml").write_text(plan.config_yaml, encoding="utf-8")
+        result = work(folder, collector)
+        if result.reason is not None:
+            collector.close(result.reason)
+        files = {"config.yaml": ("config", True), records.LOG: ("log", False), **result.files}
+        record = records.run_record(
+            plan,
+            started=started,
+            seconds=time.perf_counter() - clock,
+            status="failed" if result.reason else "passed",
+            reason=result.reason,
+            stages=collector.stages,
+            files=records.artifacts(folder, files, same=bool(result.reason), every=bool(result.reason)),
+            warnings=collector.warnings,
+            versions={name: records.full_version(name) for name in sorted(plan.packages)},
+            git=records.git_state(options.checkouts),
+        )
+        records.write(folder / records.RECORD, record)
+        if result.reason is None:
+            return _publish(plan, place, folder, options, record)
+        return _keep_failure(plan, place, folder, result, record)
+    except PipelineError as error:
+        return _failed_row(plan, None, error.reason, "run", EXIT_FAILED, {})
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(
+    plan: Plan, place: RunDirectory, folder: Path, options: RunOptions, record: Mapping[str, Any]
+) -> RunFinished:
+    manifest = records.load(folder / records.MANIFEST)
+    target = place.final
+    if options.force and place.final.exists():
+        difference = records.difference(records.load(place.final / records.MANIFEST), manifest)
+        if difference is None:
+            row = {**plan.row, **records.row_of(manifest, record), "directory": str(target)}
+            return RunFinished(plan.label, str(target), EXIT_MADE, row=row)
+        target = place.out / f"{plan.label}-again-{time.time_ns():x}"
+        place.publish(folder, target)
+        reason = Reason(
+            "PL-708", "made again, but different", where=difference, found=str(target), expected=str(place.final),
+            next_step=f"Type python -m pipeline compare {place.final} {target}",
+        )  # fmt: skip
+        return _failed_row(plan, target, reason, "run", EXIT_FAILED, records.row_of(manifest, record))
+    place.publish(folder)
+    row = {**plan.row, **records.row_of(manifest, record), "directory": str(target)}
+    return RunFinished(plan.label, str(target), EXIT_MADE, row=row)
+
+
+def _keep_failure(
+    plan: Plan, place: RunDirectory, folder: Path, result: WorkResult, record: Mapping[str, Any]
+) -> RunFinished:
+    assert result.reason is not None
+    kept = place.keep_failure(folder)
+    return _failed_row(plan, kept, result.reason, result.stage, result.exit_code, records.row_of(None, record))
+
+
+def _failed_row(
+    plan: Plan, folder: Path | None, reason: Reason, stage: str | None, code: int, known: Mapping[str, Any]
+) -> RunFinished:
+    row = {**plan.row, **known, "status": "failed", "stage": stage, "reason": reason.sentence(),
+           "directory": str(folder) if folder else ""}  # fmt: skip
+    return RunFinished(plan.label, str(folder) if folder else None, code, reason=reason.to_json(), row=row)

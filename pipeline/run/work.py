@@ -1,0 +1,33 @@
+"""Doing a point's work in this process: walk the plan, write the manifest, say how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline.errors import EXIT_FAILED
+from pipeline.events import Emit
+from pipeline.run import records
+from pipeline.run.cache import Cache
+from pipeline.run.plan import Plan
+from pipeline.run.point import RunOptions, WorkResult
+from pipeline.run.runner import Shared, execute
+
+
+def work_in(
+    plan: Plan,
+    folder: Path,
+    options: RunOptions,
+    emit: Emit,
+    shared: Shared,
+    on_stage: Callable[[str], None],
+) -> WorkResult:
+    """Run the plan into `folder` and write manifest.json there."""
+    cache = Cache(options.cache_dir, options.cache_mode, options.cache_bytes)
+    outcome = execute(plan, folder, cache=cache, emit=emit, shared=shared, on_stage=on_stage)
+    if outcome.failed is not None:
+        return WorkResult(outcome.files, outcome.failed.verdict.reason, outcome.failed.name, EXIT_FAILED)
+    own = {"config.yaml": ("config", True), **outcome.files}
+    listed = records.artifacts(folder, own, same=True, known=outcome.digests)
+    records.write(folder / records.MANIFEST, records.manifest(plan, outcome, listed))
+    return WorkResult(outcome.files)

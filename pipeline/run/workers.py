@@ -1,0 +1,404 @@
+"""Child processes that do the work, and the light parent that outlives them.
+
+    parent (no torch) --fork--> server --fork--> worker of a group of points
+                      --fork--> worker                       (when there is one group)
+
+Orders (parent to child) and events (child to parent) are lines of JSON in two pipes. The server
+imports torch once and only forks; a worker makes the points of one group, one after the other,
+and keeps what they share. When a worker dies, the parent knows which stage was running, writes
+the true record, and lets the server fork another worker for the points that are left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, InternalError, Reason
+from pipeline.events import Emit, Event, StageStarted, decode, encode
+from pipeline.run import records
+from pipeline.run.plan import Plan
+from pipeline.run.point import RunOptions, WorkResult
+from pipeline.run.runner import Shared
+from pipeline.run.work import work_in
+
+PR_SET_PDEATHSIG: Final = 1
+#: How often the parent looks at a worker's memory and time, seconds.
+WATCH_S: Final = 0.1
+#: How long an ended worker may take to be reported, seconds.
+REAP_S: Final = 10.0
+
+
+class InterruptedRun(BaseException):
+    """SIGINT or SIGTERM reached the parent."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = EXIT_SIGINT if signal_number == signal.SIGINT else EXIT_SIGTERM
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM raise `InterruptedRun` here (once; the second one is ignored)."""
+    seen = []
+
+    def raise_once(number: int, frame: FrameType | None) -> None:
+        if not seen:
+            seen.append(number)
+            raise InterruptedRun(number)
+
+    old = {number: signal.signal(number, raise_once) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@dataclass
+class _Pipes:
+    orders_in: int
+    orders_out: int
+    events_in: int
+    events_out: int
+
+
+class Workers:
+    """The children of one command-line run.
+
+    Args:
+        plans: every point's plan; children know them by index, having been forked after.
+        options: how to go about it.
+        preload: modules that the server imports before it forks (several groups), or none.
+    """
+
+    def __init__(self, plans: Sequence[Plan | None], options: RunOptions, preload: tuple[str, ...]) -> None:
+        self._plans = plans
+        self._options = options
+        self._preload = preload
+        self._pipes: _Pipes | None = None
+        self._child = 0  #: our own child: the server, or the only worker
+        self._worker = 0  #: who does the work now
+        self._buffer = b""
+        self.peak_mib = 0.0
+
+    def start(self) -> None:
+        """Fork; call it before any thread is started."""
+        orders, events = os.pipe(), os.pipe()
+        self._pipes = _Pipes(orders[0], orders[1], events[0], events[1])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._child = os.fork()
+        if self._child:
+            os.close(orders[0])
+            os.close(events[1])
+            if not self._preload:
+                self._worker = self._child
+            return
+        os.close(orders[1])
+        os.close(events[0])
+        _child_main(self._plans, self._options, self._preload, orders[0], events[1])
+
+    def work(self, index: int, folder: Path, wanted: set[str], emit: Emit) -> WorkResult:
+        """Let a child do point `index` in `folder`; never raises for what happens to the child."""
+        if not self._worker:
+            self._order({"do": "worker"})
+            self._worker = int(self._read(None)["worker"])
+        self._order({"do": "point", "point": index, "folder": str(folder), "wanted": sorted(wanted)})
+        deadline = time.monotonic() + self._options.timeout_s if self._options.timeout_s else None
+        stage = None
+        killed: Reason | None = None
+        try:
+            while True:
+                message = self._read(WATCH_S)
+                if message is None:
+                    killed = killed or self._limits(deadline)
+                    continue
+                if "event" in message:
+                    event = decode(json.dumps(message))
+                    stage = event.stage if isinstance(event, StageStarted) else stage
+                    emit(event)
+                elif "done" in message:
+                    return _result(message["done"])
+                elif "ended" in message:
+                    self._worker = 0
+                    reason = killed or _death(int(message["ended"]), folder)
+                    return WorkResult(_left(folder), reason, stage, EXIT_FAILED)
+        except InterruptedRun as interrupt:
+            self._kill_worker()
+            reason = Reason("PL-707", "interrupted", where=stage)
+            return WorkResult(_left(folder), reason, stage, interrupt.exit_code)
+
+    def next_group(self) -> None:
+        """The next point belongs to another group: it gets a fresh worker."""
+        if self._worker and self._preload:
+            self._order({"do": "end"})
+            while "ended" not in (self._read(None) or {}):
+                pass
+            self._worker = 0
+
+    def stop(self) -> None:
+        """End the children and wait for them."""
+        if self._pipes is None or not self._child:
+            return
+        with contextlib.suppress(OSError):
+            os.close(self._pipes.orders_out)
+        deadline = time.monotonic() + REAP_S
+        while time.monotonic() < deadline:
+            done, _ = os.waitpid(self._child, os.WNOHANG)
+            if done:
+                break
+            time.sleep(0.002)
+        else:
+            os.kill(self._child, signal.SIGKILL)
+            os.waitpid(self._child, 0)
+        os.close(self._pipes.events_in)
+        self._child = self._worker = 0
+        self._pipes = None
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _order(self, order: dict[str, Any]) -> None:
+        assert self._pipes is not None
+        with contextlib.suppress(BrokenPipeError):  # its death is reported by `_read`
+            os.write(self._pipes.orders_out, (json.dumps(order) + "\n").encode())
+
+    def _read(self, timeout: float | None) -> dict[str, Any] | None:
+        """The next message; None when nothing came within `timeout` seconds."""
+        assert self._pipes is not None
+        while b"\n" not in self._buffer:
+            if not select.select([self._pipes.events_in], [], [], timeout)[0]:
+                self._watch_memory()
+                return None
+            chunk = os.read(self._pipes.events_in, 1 << 16)
+            if not chunk:
+                return {"ended": self._reap()}
+            self._buffer += chunk
+        line, self._buffer = self._buffer.split(b"\n", 1)
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def _reap(self) -> int:
+        """Our own child closed its pipe: how did it end?"""
+        _, status = os.waitpid(self._child, 0)
+        self._child = 0
+        return status
+
+    def _watch_memory(self) -> float:
+        import psutil
+
+        if not self._worker:
+            return 0.0
+        try:
+            process = psutil.Process(self._worker)
+            held = sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
+        except psutil.Error:
+            return 0.0
+        self.peak_mib = max(self.peak_mib, held / 2**20)
+        return float(held)
+
+    def _limits(self, deadline: float | None) -> Reason | None:
+        limit = self._options.memory_bytes
+        if limit is not None and self._watch_memory() > limit:
+            self._kill_worker()
+            return Reason(
+                "PL-706", "the point was stopped at its memory limit", where="memory_limit",
+                found=f"more than {limit / 2**20:.0f} MiB", next_step="Type memory_limit=SIZE for a higher one",
+            )  # fmt: skip
+        if deadline is not None and time.monotonic() > deadline:
+            self._kill_worker()
+            return Reason(
+                "PL-705", "the point was stopped at its time limit", where="timeout_s",
+                found=f"more than {self._options.timeout_s:g} s",
+                next_step="Type timeout_s=SECONDS for a longer one, or timeout_s=null for none",
+            )  # fmt: skip
+        return None
+
+    def _kill_worker(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._worker, signal.SIGKILL)
+
+
+def _result(done: dict[str, Any]) -> WorkResult:
+    files = {path: (kind, same) for path, (kind, same) in done["files"].items()}
+    reason = Reason(**done["reason"]) if done["reason"] else None
+    return WorkResult(files, reason, done["stage"], done["exit_code"])
+
+
+def _left(folder: Path) -> dict[str, tuple[str, bool]]:
+    """What a dead worker left in its folder."""
+    return {
+        str(path.relative_to(folder)): ("left by a failed run", False)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".scratch" not in path.parts and path.name != records.MANIFEST
+    }
+
+
+def _death(status: int, folder: Path) -> Reason:
+    """The sentence for a child that ended on its own, with the last words it printed."""
+    log = folder / records.LOG
+    words = log.read_text(errors="replace").strip().splitlines()[-1:] if log.is_file() else []
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        found = signal.Signals(number).name
+        likely = "native code crashed" if number != signal.SIGKILL else (
+            "it was killed, most likely because the machine ran out of memory")  # fmt: skip
+    else:
+        found, likely = f"exit status {os.WEXITSTATUS(status)}", "a tool ended the process"
+    return Reason(
+        "PL-704", f"the process that did the work died: {likely}",
+        found=f"{found}" + (f"; last words: {words[0][:200]}" if words else ""),
+        next_step="Read log.txt of the failed run",
+    )  # fmt: skip
+
+
+# -- in the child ------------------------------------------------------------------------------------
+
+
+def _child_main(
+    plans: Sequence[Plan | None], options: RunOptions, preload: tuple[str, ...], orders: int, events: int
+) -> None:
+    """Never returns."""
+    status = 1
+    try:
+        _become_child()
+        stream = os.fdopen(orders, "r", encoding="utf-8")
+        if preload:
+            _serve_groups(plans, options, preload, stream, events)
+        else:
+            os.setpgid(0, 0)
+            _serve_points(plans, options, stream, events)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        _flush()
+        os._exit(status)
+
+
+def _become_child() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
+    # Collection while modules are imported finds nothing and costs a tenth of the import.
+    gc.disable()
+
+
+def _serve_groups(
+    plans: Sequence[Plan | None], options: RunOptions, preload: tuple[str, ...], stream: Any, events: int
+) -> None:
+    for line in stream:
+        if json.loads(line)["do"] != "worker":
+            continue  # left over from a worker that died
+        for module in preload:
+            __import__(module)
+        gc.freeze()
+        parent = os.getpid()
+        worker = os.fork()
+        if not worker:
+            try:
+                _become_child()
+                if os.getppid() != parent:
+                    return
+                os.setpgid(0, 0)
+                _serve_points(plans, options, stream, events)
+            finally:
+                _flush()
+                os._exit(0)
+        _send(events, {"worker": worker})
+        _, status = os.waitpid(worker, 0)
+        _send(events, {"ended": status})
+
+
+def _serve_points(plans: Sequence[Plan | None], options: RunOptions, stream: Any, events: int) -> None:
+    shared = Shared()
+    while True:
+        line = stream.readline()
+        if not line:
+            return
+        order = json.loads(line)
+        if order["do"] == "end":
+            return
+        plan = plans[order["point"]]
+        assert plan is not None
+        shared.wanted = set(order["wanted"])
+        result = _one_point(plan, Path(order["folder"]), options, shared, events)
+        _send(
+            events,
+            {"done": {
+                "files": dict(result.files), "stage": result.stage, "exit_code": result.exit_code,
+                "reason": result.reason.to_json() if result.reason else None,
+            }},
+        )  # fmt: skip
+
+
+def _one_point(plan: Plan, folder: Path, options: RunOptions, shared: Shared, events: int) -> WorkResult:
+    def emit(event: Event) -> None:
+        _send_line(events, encode(event))
+
+    with _captured(folder / records.LOG):
+        try:
+            return work_in(plan, folder, options, emit, shared, _mark)
+        except MemoryError:
+            shared.values.clear()
+            return WorkResult(_left(folder), Reason("PL-711", "the machine's memory is exhausted"), None, 1)
+        except BaseException as error:
+            traceback.print_exc()
+            kind = "a broken invariant of the pipeline (please report)" if isinstance(error, InternalError) else (
+                "an error that no stage knows")  # fmt: skip
+            reason = Reason("PL-710", kind, found=f"{type(error).__name__}: {error}",
+                            next_step="Read log.txt of the failed run")  # fmt: skip
+            return WorkResult(_left(folder), reason, None, EXIT_FAILED)
+
+
+@contextlib.contextmanager
+def _captured(log: Path) -> Iterator[None]:
+    """Everything that this process prints, native code included, goes into `log`."""
+    saved = os.dup(1), os.dup(2)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    _flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    try:
+        yield
+    finally:
+        _flush()
+        for number, old in zip((1, 2), saved, strict=True):
+            os.dup2(old, number)
+            os.close(old)
+
+
+def _mark(stage: str) -> None:
+    _flush()
+    os.write(1, f"== {stage}\n".encode())
+
+
+def _flush() -> None:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    ctypes.CDLL(None).fflush(None)
+
+
+def _send(descriptor: int, message: dict[str, Any]) -> None:
+    _send_line(descriptor, json.dumps(message))
+
+
+def _send_line(descriptor: int, line: str) -> None:
+    data = line.encode() + b"\n"
+    while data:
+        data = data[os.write(descriptor, data) :]
