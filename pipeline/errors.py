@@ -26,6 +26,22 @@ EXIT_SIGTERM: Final = 143
 CODES: Final[dict[str, str]] = {
     # 1xx config
     "PL-100": "the configuration could not be composed",
+    "PL-101": "a key that there is not",
+    "PL-102": "a value of the wrong type",
+    "PL-103": "a value that the key does not take",
+    "PL-104": "a configuration file that there is not",
+    "PL-105": "an override that cannot be read or applied",
+    "PL-106": "several values without -m",
+    "PL-107": "a key that cannot be taken away",
+    "PL-108": "a configuration file or folder that is missing or damaged",
+    "PL-109": "a reference between keys that cannot be resolved",
+    "PL-110": "a key that has to be given",
+    "PL-111": "keys that contradict each other",
+    "PL-112": "a flag that there is not, or that has no effect here",
+    "PL-113": "a choice that could mean two files",
+    "PL-114": "code named in the configuration that cannot be found or read",
+    "PL-115": "a file named in the configuration that cannot be read",
+    "PL-116": "a sweep that cannot be laid out",
     # 2xx sources and samples
     # 3xx exporters
     # 4xx graph
@@ -45,6 +61,9 @@ CODES: Final[dict[str, str]] = {
     "PL-710": "a tool failed in a way that no stage knows",
     "PL-711": "the machine's memory is exhausted",
     # 8xx commands
+    "PL-800": "a command was called wrongly",
+    "PL-801": "not a run directory",
+    "PL-802": "it cannot be made again",
 }
 
 

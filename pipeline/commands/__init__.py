@@ -1,0 +1,13 @@
+"""Commands: the first word of a command line, one file each. Imported only when called."""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: First word -> (module, one line for the help page).
+COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "verify": ("pipeline.commands.verify", "is a run directory whole and unchanged?"),
+    "reproduce": ("pipeline.commands.reproduce", "make it again from its records, compare bytes"),
+    "compare": ("pipeline.commands.compare", "what differs between two run directories"),
+    "cache": ("pipeline.commands.cache", "list, clear, verify or explain the stage cache"),
+}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
-from pipeline.errors import PipelineError, Reason
+from pipeline.errors import EXIT_SIGINT, EXIT_SIGTERM, PipelineError, Reason
 from pipeline.events import Event, RunFinished
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions, run_point
@@ -14,6 +16,7 @@ from pipeline.run.workers import InterruptedRun, Workers, interruptible
 
 #: What the server of a sweep imports before it forks: modules only, nothing is computed there.
 PRELOAD: Final = ("torch",)
+INTERRUPTS: Final = {EXIT_SIGINT: signal.SIGINT, EXIT_SIGTERM: signal.SIGTERM}
 
 OnEvent = Callable[[int, Event], None]
 
@@ -39,15 +42,18 @@ def run_points(
     results: list[RunFinished | None] = [None] * len(points)
     plans = [point if isinstance(point, Plan) else None for point in points]
     groups = _groups(plans)
-    workers = Workers(plans, options[0], PRELOAD if len(groups) > 1 else ())
+    workers = Workers(
+        plans, options[0], server=len(plans) > 1, preload=PRELOAD if len(groups) > 1 else ()
+    )
     workers.start()
     try:
         with interruptible():
             before_threads()
             for index, point in enumerate(points):
                 if isinstance(point, PipelineError):
-                    results[index] = _refused(point)
-                    on_event(index, results[index])  # type: ignore[arg-type]
+                    refused = _refused(point)
+                    results[index] = refused
+                    on_event(index, refused)
             for group in groups:
                 _run_group(group, plans, options, workers, results, on_event)
                 workers.next_group()
@@ -55,8 +61,7 @@ def run_points(
         return results, interrupt.exit_code
     finally:
         workers.stop()
-    codes = {result.exit_code for result in results if result} & {130, 143}
-    return results, max(codes) if codes else None
+    return results, None
 
 
 def _run_group(
@@ -72,25 +77,20 @@ def _run_group(
         assert plan is not None
         later = [plans[other] for other in group[position + 1 :]]
         wanted = {digest for other in later if other is not None for digest in other.taken()}
-
-        def emit(event: Event, index: int = index) -> None:
-            on_event(index, event)
-
         try:
-            results[index] = run_point(
+            done = run_point(
                 plan,
                 options[index],
-                emit,
-                lambda folder, report, index=index, wanted=wanted: workers.work(  # type: ignore[misc]
-                    index, folder, wanted, report
-                ),
+                partial(on_event, index),
+                partial(workers.work, index, wanted),
             )
         except PipelineError as error:
-            finished = replace(_refused(error), label=plan.label, row={**plan.row, **_refused(error).row})
-            results[index] = finished
-            emit(finished)
-        if results[index] is not None and results[index].exit_code in (130, 143):  # type: ignore[union-attr]
-            raise InterruptedRun(2 if results[index].exit_code == 130 else 15)  # type: ignore[union-attr]
+            refused = _refused(error)
+            done = replace(refused, label=plan.label, row={**plan.row, **refused.row})
+            on_event(index, done)
+        results[index] = done
+        if done.exit_code in INTERRUPTS:
+            raise InterruptedRun(INTERRUPTS[done.exit_code])
 
 
 def _groups(plans: Sequence[Plan | None]) -> list[list[int]]:

@@ -130,8 +130,9 @@ class RunWorkspace:
             stage.requires(self)
             verdict = stage.run(self)
             if verdict.status == "failed":
-                raise InternalError(f"stage {stage.name} returned 'failed' after it had been cached")
+                raise InternalError(f"stage {stage.name} returned 'failed' instead of raising StageFailed")
             stage.ensures(self)
+            self.shared.verdicts[self.plan.digest(stage.makes[0])] = verdict
         finally:
             self.making.remove(stage.name)
 
@@ -205,7 +206,7 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
     digests = [plan.digest(name) for name in stage.makes]
     shared = workspace.shared
     if digests and all(digest in shared.values for digest in digests):
-        return shared.verdicts[digests[0]], "hit"
+        return shared.verdicts[digests[0]], "hit" if stage.storable else "off"
     key = plan.stage_keys[stage.name]
     if stage.storable:
         entry = workspace.cache.find(key.key)
@@ -260,7 +261,8 @@ def _let_go(plan: Plan, position: int, workspace: RunWorkspace) -> None:
     for name in gone:
         workspace.release(name)
     kept = workspace.shared.values
-    for digest in [digest for digest in kept if digest not in workspace.shared.wanted]:
+    needed = workspace.shared.wanted | {plan.digest(name) for name in later}
+    for digest in [digest for digest in kept if digest not in needed]:
         del kept[digest]
     if gone:
         gc.collect()

@@ -21,7 +21,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -82,13 +82,17 @@ class Workers:
     Args:
         plans: every point's plan; children know them by index, having been forked after.
         options: how to go about it.
-        preload: modules that the server imports before it forks (several groups), or none.
+        server: whether a server forks the workers (several points) or our child is the only one.
+        preload: modules that the server imports before it forks (several groups).
     """
 
-    def __init__(self, plans: Sequence[Plan | None], options: RunOptions, preload: tuple[str, ...]) -> None:
+    def __init__(
+        self, plans: Sequence[Plan | None], options: RunOptions, *, server: bool, preload: tuple[str, ...]
+    ) -> None:
         self._plans = plans
         self._options = options
-        self._preload = preload
+        self._server = server
+        self._preload = preload if server else ()
         self._pipes: _Pipes | None = None
         self._child = 0  #: our own child: the server, or the only worker
         self._worker = 0  #: who does the work now
@@ -105,14 +109,15 @@ class Workers:
         if self._child:
             os.close(orders[0])
             os.close(events[1])
-            if not self._preload:
+            if not self._server:
                 self._worker = self._child
             return
         os.close(orders[1])
         os.close(events[0])
-        _child_main(self._plans, self._options, self._preload, orders[0], events[1])
+        work = _serve_groups if self._server else _serve_points
+        _child_main(lambda stream: work(self._plans, self._options, stream, events[1], self._preload), orders[0])
 
-    def work(self, index: int, folder: Path, wanted: set[str], emit: Emit) -> WorkResult:
+    def work(self, index: int, wanted: set[str], folder: Path, emit: Emit) -> WorkResult:
         """Let a child do point `index` in `folder`; never raises for what happens to the child."""
         if not self._worker:
             self._order({"do": "worker"})
@@ -144,7 +149,7 @@ class Workers:
 
     def next_group(self) -> None:
         """The next point belongs to another group: it gets a fresh worker."""
-        if self._worker and self._preload:
+        if self._worker and self._server:
             self._order({"do": "end"})
             while "ended" not in (self._read(None) or {}):
                 pass
@@ -268,19 +273,12 @@ def _death(status: int, folder: Path) -> Reason:
 # -- in the child ------------------------------------------------------------------------------------
 
 
-def _child_main(
-    plans: Sequence[Plan | None], options: RunOptions, preload: tuple[str, ...], orders: int, events: int
-) -> None:
-    """Never returns."""
+def _child_main(serve: Callable[[Any], None], orders: int) -> None:
+    """What a forked child does; never returns."""
     status = 1
     try:
         _become_child()
-        stream = os.fdopen(orders, "r", encoding="utf-8")
-        if preload:
-            _serve_groups(plans, options, preload, stream, events)
-        else:
-            os.setpgid(0, 0)
-            _serve_points(plans, options, stream, events)
+        serve(os.fdopen(orders, "r", encoding="utf-8"))
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -298,37 +296,31 @@ def _become_child() -> None:
 
 
 def _serve_groups(
-    plans: Sequence[Plan | None], options: RunOptions, preload: tuple[str, ...], stream: Any, events: int
+    plans: Sequence[Plan | None], options: RunOptions, stream: Any, events: int, preload: tuple[str, ...]
 ) -> None:
+    """Import once, fork a worker whenever one is asked for."""
     for line in stream:
         if json.loads(line)["do"] != "worker":
             continue  # left over from a worker that died
         for module in preload:
             __import__(module)
         gc.freeze()
-        parent = os.getpid()
         worker = os.fork()
         if not worker:
-            try:
-                _become_child()
-                if os.getppid() != parent:
-                    return
-                os.setpgid(0, 0)
-                _serve_points(plans, options, stream, events)
-            finally:
-                _flush()
-                os._exit(0)
+            # The worker goes on reading where the server stopped.
+            _child_main(lambda orders: _serve_points(plans, options, orders, events), os.dup(stream.fileno()))
         _send(events, {"worker": worker})
         _, status = os.waitpid(worker, 0)
         _send(events, {"ended": status})
 
 
-def _serve_points(plans: Sequence[Plan | None], options: RunOptions, stream: Any, events: int) -> None:
+def _serve_points(
+    plans: Sequence[Plan | None], options: RunOptions, stream: Any, events: int, _: tuple[str, ...] = ()
+) -> None:
+    """Make points one after the other, in a process group of our own (Ctrl-C is the parent's)."""
+    os.setpgid(0, 0)
     shared = Shared()
-    while True:
-        line = stream.readline()
-        if not line:
-            return
+    while line := stream.readline():
         order = json.loads(line)
         if order["do"] == "end":
             return

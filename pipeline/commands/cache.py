@@ -1,0 +1,94 @@
+"""`cache list|clear|verify|explain`: what the stage cache holds and why a stage was not found.
+
+Exit code 0: fine. 1: `verify` found damaged entries. 2: a bad call.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.commands.arguments import Arguments, parser, print_json
+from pipeline.errors import EXIT_FAILED, EXIT_MADE
+from pipeline.run.cache import Cache, CacheEntry, default_directory
+from pipeline.run.explain import explain
+
+ACTIONS: Final = ("list", "clear", "verify", "explain")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the first word says."""
+    arguments = parser("cache", "List, clear, verify or explain the stage cache.")
+    arguments.add_argument("action", choices=ACTIONS)
+    arguments.add_argument("rest", nargs="*", help="explain: a run directory, or overrides as for a run")
+    arguments.add_argument("--dir", type=Path, help="the cache's folder (default: the user's cache folder)")
+    given = arguments.parse_args(argv)
+    cache = Cache(given.dir or default_directory())
+    if given.action != "explain" and given.rest:
+        arguments.error(f"cache {given.action} takes no further words, found {given.rest[0]!r}")
+    return {"list": _list, "clear": _clear, "verify": _verify, "explain": _explain}[given.action](
+        cache, given, arguments
+    )
+
+
+def _list(cache: Cache, given: Any, arguments: Arguments) -> int:
+    rows = [
+        {"stage": entry.stage, "key": entry.key, "bytes": entry.size, "used": entry.used}
+        for entry in sorted(_whole(cache), key=lambda entry: -entry.used)
+    ]
+    if given.json:
+        print_json(rows)
+        return EXIT_MADE
+    now = time.time()
+    for row in rows:
+        age = (now - float(row["used"])) / 60  # type: ignore[arg-type]
+        print(f"{row['stage']:<12} {row['key'][:16]}  {row['bytes'] / 2**20:>9.1f} MiB  used {age:>7.1f} min ago")  # type: ignore[index,operator]
+    print(f"{len(rows)} entries in {cache.root}")
+    return EXIT_MADE
+
+
+def _clear(cache: Cache, given: Any, arguments: Arguments) -> int:
+    count = cache.clear()
+    if given.json:
+        print_json({"removed": count})
+    else:
+        print(f"{count} entries removed from {cache.root}")
+    return EXIT_MADE
+
+
+def _verify(cache: Cache, given: Any, arguments: Arguments) -> int:
+    damaged = []
+    for found in cache.entries():
+        if isinstance(found, CacheEntry):
+            wrong = cache.check(found)
+            if wrong:
+                damaged.append({"stage": found.stage, "key": found.key, "problem": wrong})
+        else:
+            damaged.append({"stage": "", "key": found.name, "problem": "entry.json is damaged"})
+    if given.json:
+        print_json({"damaged": damaged})
+    else:
+        for row in damaged:
+            print(f"damaged: {row['stage'] or 'entry'} {row['key'][:16]}: {row['problem']}")
+        print(f"{len(damaged)} damaged entries; the next run that needs one removes and rebuilds it")
+    return EXIT_FAILED if damaged else EXIT_MADE
+
+
+def _explain(cache: Cache, given: Any, arguments: Arguments) -> int:
+    from pipeline.plan import plans_of
+
+    rows: list[Mapping[str, Any]] = []
+    for plan in plans_of(given.rest):
+        rows += [{"point": plan.label, **row} for row in explain(plan, cache)]
+    if given.json:
+        print_json(rows)
+        return EXIT_MADE
+    for row in rows:
+        print(f"{row['point']}  {row['stage']:<10} {row['status']:<5} {row['why']}")
+    return EXIT_MADE
+
+
+def _whole(cache: Cache) -> list[CacheEntry]:
+    return [found for found in cache.entries() if isinstance(found, CacheEntry)]

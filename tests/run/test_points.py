@@ -1,0 +1,192 @@
+"""Points in child processes: what they leave when all goes well, and when it does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from tests.run.conftest import Text, abort, eat, hang, make_plan, refuse, stages
+
+from pipeline.errors import Refused
+from pipeline.events import Event, RunFinished, StageFinished, StageStarted
+from pipeline.run.point import RunOptions
+from pipeline.run.points import run_points
+from pipeline.run.schemas import problems_of
+from pipeline.run.verify import verify_directory
+
+
+def run(points: list, options: RunOptions, events: list | None = None) -> list[RunFinished | None]:
+    seen = events if events is not None else []
+    return run_points(points, [options] * len(points), lambda index, event: seen.append((index, event)))[0]
+
+
+def left_over(options: RunOptions) -> list[str]:
+    """What lies in the hidden working folders: nothing, when all is tidy."""
+    return [str(path) for name in (".making", ".locks") for path in (options.out / name).iterdir()]
+
+
+def test_a_point_leaves_a_whole_directory(options: RunOptions) -> None:
+    events: list[tuple[int, Event]] = []
+    (done,) = run([make_plan()], options, events)
+    assert done is not None and done.exit_code == 0 and not done.reused
+    folder = Path(done.directory or "")
+    assert verify_directory(folder) == []
+    assert (folder / "model.onnx").stat().st_size == 16 * 65536
+    for name in ("manifest.json", "run.json"):
+        assert problems_of(name, json.loads((folder / name).read_text())) == []
+    assert [event.stage for _, event in events if isinstance(event, StageStarted)] == ["source", "middle", "write"]
+    assert left_over(options) == []
+
+
+def test_the_second_run_verifies_and_returns_the_first(options: RunOptions) -> None:
+    (first,) = run([make_plan()], options)
+    before = (options.out / "fake-op11-00000000" / "model.onnx").stat().st_mtime_ns
+    (second,) = run([make_plan()], options)
+    assert first is not None and second is not None
+    assert second.reused and second.directory == first.directory
+    assert (options.out / "fake-op11-00000000" / "model.onnx").stat().st_mtime_ns == before
+
+
+def test_a_damaged_directory_is_moved_aside_and_made_again(options: RunOptions) -> None:
+    run([make_plan()], options)
+    model = options.out / "fake-op11-00000000" / "model.onnx"
+    model.write_bytes(b"changed")
+    (done,) = run([make_plan()], options)
+    assert done is not None and done.exit_code == 0 and not done.reused
+    assert verify_directory(options.out / "fake-op11-00000000") == []
+    assert [path.read_bytes() for path in (options.out / "damaged").rglob("model.onnx")] == [b"changed"]
+
+
+def test_force_with_the_same_bytes_keeps_the_old_directory(options: RunOptions) -> None:
+    run([make_plan()], options)
+    (done,) = run([make_plan()], replace(options, force=True))
+    assert done is not None and done.exit_code == 0
+    assert sorted(path.name for path in options.out.iterdir() if not path.name.startswith(".")) == [
+        "fake-op11-00000000"
+    ]
+
+
+def test_force_with_other_bytes_keeps_both_and_fails(options: RunOptions) -> None:
+    def other(workspace: object) -> None:
+        workspace.file("model.onnx", "model").write_bytes(b"other")  # type: ignore[attr-defined]
+
+    run([make_plan()], options)
+    (done,) = run([make_plan(steps=stages(write=other))], replace(options, force=True))
+    assert done is not None and done.exit_code == 1
+    assert done.reason is not None and done.reason["code"] == "PL-708" and done.reason["where"] == "model.onnx"
+    assert verify_directory(options.out / "fake-op11-00000000") == []
+
+
+def test_a_failed_stage_keeps_a_true_record(options: RunOptions) -> None:
+    (done,) = run([make_plan(steps=stages(middle=refuse))], options)
+    assert done is not None and done.exit_code == 1
+    record = json.loads((options.out / "failed" / "fake-op11-00000000" / "run.json").read_text())
+    assert problems_of("run.json", record) == []
+    assert [(stage["name"], stage["status"]) for stage in record["stages"]] == [
+        ("source", "passed"),
+        ("middle", "failed"),
+        ("write", "not reached"),
+    ]
+    assert not (options.out / "fake-op11-00000000").exists()
+    assert left_over(options) == []
+
+
+def test_a_native_crash_is_a_failed_stage_and_the_sweep_goes_on(options: RunOptions) -> None:
+    points = [
+        make_plan("a-op11-00000001"),
+        make_plan("b-op11-00000002", steps=stages(write=abort)),
+        make_plan("c-op11-00000003"),
+        make_plan("d-op11-00000004", group="other"),
+    ]
+    done = run(points, options)
+    assert [result.exit_code for result in done if result] == [0, 1, 0, 0]
+    record = json.loads((options.out / "failed" / "b-op11-00000002" / "run.json").read_text())
+    assert record["reason"]["code"] == "PL-704" and "SIGABRT" in record["reason"]["found"]
+    assert [stage["status"] for stage in record["stages"]] == ["passed", "passed", "failed"]
+
+
+def test_a_crash_in_a_single_run_keeps_a_true_record(options: RunOptions) -> None:
+    (done,) = run([make_plan(steps=stages(write=abort))], options)
+    assert done is not None and done.exit_code == 1
+    record = json.loads((options.out / "failed" / "fake-op11-00000000" / "run.json").read_text())
+    assert record["stages"][-1]["status"] == "failed"
+    (again,) = run([make_plan()], options)
+    assert again is not None and again.exit_code == 0
+
+
+def test_a_point_past_its_time_limit_fails(options: RunOptions) -> None:
+    points = [make_plan("a-op11-00000001", steps=stages(write=hang)), make_plan("b-op11-00000002")]
+    begun = time.monotonic()
+    done = run(points, replace(options, timeout_s=0.5))
+    assert time.monotonic() - begun < 20
+    assert [result.exit_code for result in done if result] == [1, 0]
+    assert done[0] is not None and done[0].reason is not None and done[0].reason["code"] == "PL-705"
+
+
+def test_a_point_past_its_memory_limit_fails(options: RunOptions) -> None:
+    (done,) = run([make_plan(steps=stages(middle=eat))], replace(options, memory_bytes=600 * 2**20))
+    assert done is not None and done.exit_code == 1
+    assert done.reason is not None and done.reason["code"] == "PL-706"
+
+
+def test_a_refused_point_is_a_row_and_leaves_nothing(options: RunOptions) -> None:
+    done = run([Refused("PL-100", "no such thing"), make_plan()], options)
+    assert [result.exit_code for result in done if result] == [2, 0]
+
+
+def test_points_of_a_group_share_what_is_live(options: RunOptions) -> None:
+    def source(workspace: object) -> str:
+        return str(os.getpid()) + str(time.monotonic_ns())
+
+    def middle(workspace: object) -> Text:
+        return Text(workspace.get("network"))  # type: ignore[attr-defined]
+
+    def write(workspace: object) -> None:
+        workspace.file("model.onnx", "model").write_text(workspace.get("text").text)  # type: ignore[attr-defined]
+
+    points = [make_plan(f"{name}-op11-0000000{name}", steps=stages(source=source, middle=middle, write=write)) for name in "12"]
+    done = run(points, replace(options, cache_mode="none"))
+    texts = {(Path(result.directory or "") / "model.onnx").read_text() for result in done if result}
+    assert len(texts) == 1
+
+
+def test_a_hit_does_not_make_the_live_value(options: RunOptions) -> None:
+    run([make_plan("a-op11-00000001")], options)
+    events: list[tuple[int, Event]] = []
+    (done,) = run([make_plan("b-op11-00000002", steps=stages(source=abort))], options, events)
+    assert done is not None and done.exit_code == 0
+    assert [event.cache for _, event in events if isinstance(event, StageFinished)] == ["off", "hit", "off"]
+
+
+def test_two_runs_of_one_request_at_once_do_the_work_once(options: RunOptions) -> None:
+    """Two processes; the second waits for the first and returns its directory."""
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if not child:
+            (done,) = run([make_plan()], options)
+            os._exit(0 if done and done.exit_code == 0 and done.reused else 3 if done and not done.exit_code else 9)
+        children.append(child)
+    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    assert codes == [0, 0, 0, 3]
+
+
+def test_an_interrupt_ends_the_run_and_leaves_nothing_half_written(options: RunOptions) -> None:
+    def press() -> None:
+        time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press).start()
+    results, code = run_points(
+        [make_plan(steps=stages(middle=hang)), make_plan("b-op11-00000002")], [options] * 2, lambda i, e: None
+    )
+    assert code == 130
+    assert results[1] is None
+    record = json.loads((options.out / "failed" / "fake-op11-00000000" / "run.json").read_text())
+    assert record["reason"]["code"] == "PL-707"
+    assert left_over(options) == []
