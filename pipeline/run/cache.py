@@ -67,10 +67,17 @@ class Cache:
     # -- reading ---------------------------------------------------------------------------------
 
     def find(self, key: str) -> CacheEntry | None:
-        """The entry of `key`, or None. Its files are verified by `load`."""
+        """The entry of `key`, or None. Its files are verified by `load`.
+
+        A folder whose record is damaged is removed: it would stand in the way of a new entry.
+        """
         if not self.reads:
             return None
-        return self._read(self._entry_dir(key))
+        folder = self._entry_dir(key)
+        entry = self._read(folder)
+        if entry is None and self.writes and folder.exists():
+            self._discard(folder)
+        return entry
 
     def load(self, entry: CacheEntry, artifact: str, kind: type[Storable], scratch: Path) -> Storable:
         """The artifact's value, each of its files verified; DamagedEntryError otherwise."""
@@ -127,7 +134,7 @@ class Cache:
                       "artifacts": artifacts}  # fmt: skip
             body = json.dumps(record, sort_keys=True, indent=1)
             seal = hashlib.sha256(body.encode()).hexdigest()
-            (making / "entry.json").write_text(f"{seal}\n{body}\n")
+            (making / "entry.json").write_text(f"{seal}\n{body}")
             sync_tree(making)
             move_into_place(making, self._entry_dir(key.key))
         finally:
@@ -179,7 +186,7 @@ class Cache:
             used = (folder / "entry.json").stat().st_mtime
         except (OSError, UnicodeDecodeError):
             return None
-        if hashlib.sha256(body.removesuffix("\n").encode()).hexdigest() != seal:
+        if hashlib.sha256(body.encode()).hexdigest() != seal:
             return None
         record = json.loads(body)
         if record["key"] != folder.name:  # an entry that was swapped with another

@@ -1,0 +1,188 @@
+"""The stage cache: what is damaged counts as a miss, what is lost in a race is no error."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.run.conftest import Text, make_plan, stages
+
+from pipeline.errors import InternalError, Refused
+from pipeline.events import Event, Finding
+from pipeline.run import cache as cache_module
+from pipeline.run.cache import BLOB_BYTES, Cache, CacheEntry, DamagedEntryError, move_into_place, parse_size
+from pipeline.run.explain import explain
+from pipeline.run.plan import StageKey
+from pipeline.run.runner import execute
+
+KEY = StageKey("middle", "ab" * 32, {"config": {"opset": 11}})
+OTHER = StageKey("middle", "cd" * 32, {"config": {"opset": 13}})
+BIG = "x" * (BLOB_BYTES + 1)
+PASSED = {"status": "passed", "reason": None, "summary": "", "measured": {}, "recorded": {}}
+
+
+def entry_of(cache: Cache, key: StageKey = KEY) -> CacheEntry:
+    found = cache.find(key.key)
+    assert found is not None
+    return found
+
+
+def test_what_was_stored_is_found_and_loaded(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.store(KEY, {"small": Text("abc"), "big": Text(BIG)}, PASSED)
+    entry = entry_of(cache)
+    assert cache.load(entry, "small", Text, tmp_path / "s") == Text("abc")
+    assert cache.load(entry, "big", Text, tmp_path / "s") == Text(BIG)
+    assert cache.check(entry) is None
+    assert list((cache.root / "tmp").iterdir()) == []
+
+
+def test_equal_large_files_are_kept_once(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.store(KEY, {"big": Text(BIG)}, PASSED)
+    cache.store(OTHER, {"big": Text(BIG)}, PASSED)
+    assert len(list((cache.root / "blobs").glob("*/*"))) == 1
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+@pytest.mark.parametrize("text", ["abc", BIG])
+def test_a_damaged_file_is_noticed_when_it_is_used(
+    tmp_path: Path, damage: Callable[[Path], None], text: str
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.store(KEY, {"text": Text(text)}, PASSED)
+    entry = entry_of(cache)
+    damage(next(path for path in cache.root.rglob("*") if path.is_file() and path.name != "entry.json"))
+    with pytest.raises(DamagedEntryError):
+        cache.load(entry, "text", Text, tmp_path / "s")
+    assert cache.check(entry) is not None
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+def test_a_damaged_entry_record_is_a_miss(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    cache = Cache(tmp_path)
+    cache.store(KEY, {"text": Text("abc")}, PASSED)
+    damage(next(cache.root.rglob("entry.json")))
+    assert cache.find(KEY.key) is None
+    cache.store(KEY, {"text": Text("again")}, PASSED)
+    assert cache.load(entry_of(cache), "text", Text, tmp_path / "s") == Text("again")
+
+
+def test_entries_that_were_swapped_are_a_miss(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.store(KEY, {"text": Text("abc")}, PASSED)
+    cache.store(OTHER, {"text": Text("def")}, PASSED)
+    one, other = (cache.root / "entries" / key.key[:2] / key.key for key in (KEY, OTHER))
+    os.rename(one, tmp_path / "aside")
+    os.rename(other, one)
+    os.rename(tmp_path / "aside", other)
+    assert cache.find(KEY.key) is None and cache.find(OTHER.key) is None
+
+
+def test_a_run_removes_a_damaged_entry_says_so_and_makes_it_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    plan = make_plan()
+    events: list[Event] = []
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    execute(plan, tmp_path / "one", cache=cache, emit=events.append)
+    flip(next(path for path in cache.root.rglob("text") if path.is_file()))
+    outcome = execute(plan, tmp_path / "two", cache=cache, emit=events.append)
+    assert outcome.failed is None
+    assert [event.level for event in events if isinstance(event, Finding)] == ["warning"]
+    assert outcome.warnings
+
+
+def test_a_failure_is_never_cached(tmp_path: Path) -> None:
+    from tests.run.conftest import refuse
+
+    cache = Cache(tmp_path / "cache")
+    outcome = execute(make_plan(steps=stages(middle=refuse)), tmp_path, cache=cache, emit=lambda event: None)
+    assert outcome.failed is not None
+    assert list(cache.entries()) == []
+
+
+def test_a_cut_key_is_our_own_mistake(tmp_path: Path) -> None:
+    with pytest.raises(InternalError, match="64"):
+        Cache(tmp_path).find("abcd1234")
+
+
+def test_a_rename_that_lost_its_race_is_no_error(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    cache.store(KEY, {"text": Text("first")}, PASSED)
+    cache.store(KEY, {"text": Text("second")}, PASSED)
+    assert cache.load(entry_of(cache), "text", Text, tmp_path / "s") == Text("first")
+
+
+def test_a_rename_whose_reply_was_lost_counts_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An NFS client can see ENOENT although the server has renamed."""
+    rename = os.rename
+
+    def lossy(source: Path, target: Path) -> None:
+        rename(source, target)
+        raise OSError(errno.ENOENT, "stale answer")
+
+    source = tmp_path / "source"
+    source.mkdir()
+    monkeypatch.setattr(cache_module.os, "rename", lossy)
+    assert move_into_place(source, tmp_path / "target")
+    assert (tmp_path / "target").is_dir()
+
+
+def test_a_rename_that_failed_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        move_into_place(tmp_path / "nothing", tmp_path / "target")
+
+
+def test_the_least_recently_used_entry_goes_first(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    for index, key in enumerate((KEY, OTHER)):
+        cache.store(key, {"text": Text(BIG + str(index))}, PASSED)
+        os.utime(next((cache.root / "entries" / key.key[:2]).rglob("entry.json")), (index, index))
+    assert cache.evict(len(BIG) + 4000) == [KEY.key]
+    assert cache.find(KEY.key) is None
+    assert cache.load(entry_of(cache, OTHER), "text", Text, tmp_path / "s") == Text(BIG + "1")
+    assert len(list((cache.root / "blobs").glob("*/*"))) == 1
+
+
+@pytest.mark.parametrize(("mode", "reads", "writes"), [("none", 0, 0), ("read", 1, 0), ("write", 0, 1)])
+def test_the_mode_says_what_the_cache_does(tmp_path: Path, mode: str, reads: bool, writes: bool) -> None:
+    Cache(tmp_path).store(KEY, {"text": Text("abc")}, PASSED)
+    cache = Cache(tmp_path, mode)
+    assert (cache.find(KEY.key) is not None) == bool(reads)
+    cache.store(OTHER, {"text": Text("abc")}, PASSED)
+    assert (Cache(tmp_path).find(OTHER.key) is not None) == bool(writes)
+
+
+def test_a_miss_is_explained_by_the_nearest_entry(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    execute(make_plan(), tmp_path, cache=cache, emit=lambda event: None)
+    steps = stages()
+    changed = type(steps[1])(**{**steps[1].__dict__, "config": {"opset": 13}})
+    assert explain(make_plan(), cache)[0]["status"] == "hit"
+    (row,) = explain(make_plan(steps=(steps[0], changed, steps[2])), cache)
+    assert (row["status"], row["why"]) == ("miss", "config was None, is {'opset': 13}")
+
+
+@pytest.mark.parametrize(("text", "size"), [("20GB", 20 * 10**9), ("512MiB", 512 * 2**20), ("100", 100), ("1.5 kb", 1500)])
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text, "cache.size") == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "twenty", "5 parsecs", "-"])
+def test_a_size_that_cannot_be_read_is_refused(text: str) -> None:
+    with pytest.raises(Refused, match=r"cache\.size"):
+        parse_size(text, "cache.size")
