@@ -21,6 +21,7 @@ from pipeline.events import Emit, Event, Finding, RunFinished, RunStarted, Stage
 from pipeline.run import records
 from pipeline.run.directory import RunDirectory
 from pipeline.run.plan import Plan
+from pipeline.run.runner import DISK_FULL, disk_full
 from pipeline.run.verify import NotARunDirectoryError, verify_directory
 
 DAMAGED: Final = "damaged"
@@ -167,6 +168,8 @@ def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work
         result = work(folder, collector)
         if result.reason is not None:
             collector.close(result.reason)
+        if result.reason is not None and result.reason.code == "PL-703":
+            make_room(folder)
         files = {"config.yaml": ("config", True), records.LOG: ("log", False), **result.files}
         record = records.run_record(
             plan,
@@ -186,9 +189,19 @@ def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work
         return _keep_failure(plan, place, folder, result, record)
     except PipelineError as error:
         return _failed_row(plan, None, error.reason, "run", EXIT_FAILED, {})
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        return _failed_row(plan, None, disk_full(place.out), collector.running or "run", EXIT_FAILED, {})
     finally:
         with suppress(OSError):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_room(folder: Path) -> None:
+    """The disk is full: the record of the failed run is worth more than half a model."""
+    for path in folder.glob("model.onnx*"):
+        path.unlink()
 
 
 def _publish(

@@ -14,13 +14,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeline.errors import InternalError, PipelineError, Reason
 from pipeline.events import CacheUse, Emit, Finding, StageFinished, StageStarted
 from pipeline.run.cache import Cache, CacheEntry, DamagedEntryError
 from pipeline.run.plan import Plan
 from pipeline.stage import Stage, Storable, Verdict
+
+#: What the system says when there is no room: no space, or a quota that is used up.
+DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass
@@ -194,9 +197,9 @@ def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace) -> StageOutcom
         verdict = Verdict("failed", error.reason, measured=getattr(error, "measured", {}),
                           recorded=getattr(error, "recorded", {}))  # fmt: skip
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in DISK_FULL:
             raise
-        verdict = Verdict("failed", disk_full(workspace.folder))
+        verdict = Verdict("failed", disk_full(workspace.folder.parent.parent))
     except MemoryError:
         verdict = Verdict("failed", out_of_memory())
     return StageOutcome(stage.name, verdict, time.perf_counter() - started, use)
@@ -302,11 +305,11 @@ def _verdict_from_json(data: Mapping[str, Any]) -> Verdict:
     return replace(Verdict(**{**data, "reason": None}), reason=reason)
 
 
-def disk_full(folder: Path) -> Reason:
+def disk_full(out: Path) -> Reason:
     return Reason(
         "PL-703",
         "the disk is full",
-        where=folder.parent.name,
+        where=str(out),
         next_step="Make room, or type out=FOLDER for another disk",
     )
 
