@@ -97,7 +97,6 @@ class Workers:
         self._child = 0  #: our own child: the server, or the only worker
         self._worker = 0  #: who does the work now
         self._buffer = b""
-        self.peak_mib = 0.0
 
     def start(self) -> None:
         """Fork; call it before any thread is started."""
@@ -186,7 +185,6 @@ class Workers:
         assert self._pipes is not None
         while b"\n" not in self._buffer:
             if not select.select([self._pipes.events_in], [], [], timeout)[0]:
-                self._watch_memory()
                 return None
             chunk = os.read(self._pipes.events_in, 1 << 16)
             if not chunk:
@@ -202,7 +200,8 @@ class Workers:
         self._child = 0
         return status
 
-    def _watch_memory(self) -> float:
+    def _memory_held(self) -> float:
+        """Resident memory of the worker and what it has started, bytes."""
         import psutil
 
         if not self._worker:
@@ -212,12 +211,11 @@ class Workers:
             held = sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
         except psutil.Error:
             return 0.0
-        self.peak_mib = max(self.peak_mib, held / 2**20)
         return float(held)
 
     def _limits(self, deadline: float | None) -> Reason | None:
         limit = self._options.memory_bytes
-        if limit is not None and self._watch_memory() > limit:
+        if limit is not None and self._memory_held() > limit:
             self._kill_worker()
             return Reason(
                 "PL-706", "the point was stopped at its memory limit", where="memory_limit",
