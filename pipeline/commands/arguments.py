@@ -14,9 +14,7 @@ class Arguments(argparse.ArgumentParser):
     """An argument parser that raises `Refused` where argparse would print a usage and exit."""
 
     def error(self, message: str) -> NoReturn:
-        raise Refused(
-            "PL-800", message, where=self.prog, next_step=f"Type {self.prog} --help"
-        )
+        raise Refused("PL-800", message, where=self.prog, next_step=f"Type {self.prog} --help")
 
 
 def parser(name: str, summary: str) -> Arguments:

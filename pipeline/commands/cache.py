@@ -44,7 +44,9 @@ def _list(cache: Cache, given: Any, arguments: Arguments) -> int:
     now = time.time()
     for row in rows:
         age = (now - float(row["used"])) / 60  # type: ignore[arg-type]
-        print(f"{row['stage']:<12} {row['key'][:16]}  {row['bytes'] / 2**20:>9.1f} MiB  used {age:>7.1f} min ago")  # type: ignore[index,operator]
+        print(
+            f"{row['stage']:<12} {row['key'][:16]}  {row['bytes'] / 2**20:>9.1f} MiB  used {age:>7.1f} min ago"
+        )  # type: ignore[index,operator]
     print(f"{len(rows)} entries in {cache.root}")
     return EXIT_MADE
 

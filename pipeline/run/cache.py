@@ -309,5 +309,3 @@ def parse_size(text: str, key: str) -> int:
             "PL-700", "a size that cannot be read", where=key, found=repr(text),
             expected="a number with a unit", next_step=f"Type {key}=20GB",
         ) from error  # fmt: skip
-
-

@@ -19,7 +19,9 @@ def explain(plan: Plan, cache: Cache) -> list[dict[str, Any]]:
         key = plan.stage_keys[stage.name]
         same_stage = [entry for entry in entries if entry.stage == stage.name]
         if any(entry.key == key.key for entry in same_stage):
-            rows.append({"stage": stage.name, "key": key.key, "status": "hit", "why": "the same key", "differs": []})
+            rows.append(
+                {"stage": stage.name, "key": key.key, "status": "hit", "why": "the same key", "differs": []}
+            )
             continue
         nearest = min(
             (list(differences(entry.parts, key.parts)) for entry in same_stage), key=len, default=None

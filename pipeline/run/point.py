@@ -231,7 +231,9 @@ def _keep_failure(
 ) -> RunFinished:
     assert result.reason is not None
     kept = place.keep_failure(folder)
-    return _failed_row(plan, kept, result.reason, result.stage, result.exit_code, records.row_of(None, record))
+    return _failed_row(
+        plan, kept, result.reason, result.stage, result.exit_code, records.row_of(None, record)
+    )
 
 
 def _failed_row(

@@ -228,14 +228,18 @@ def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dic
     if worst:
         row |= {key: worst[key] for key in ("error", "tolerance", "margin", "output")}
     for stage in record["stages"]:
-        row |= {key: stage.get("measured", {}).get(key) for key in ("nodes",) if key in stage.get("measured", {})}
+        row |= {
+            key: stage.get("measured", {}).get(key) for key in ("nodes",) if key in stage.get("measured", {})
+        }
     if manifest is None:
         return row
     model = next((file for file in manifest["artifacts"] if file["path"] == "model.onnx"), None)
     took = next((try_ for try_ in manifest["attempts"] if try_["outcome"] == "passed"), None)
     return {
         **row,
-        "status": "vacuous" if manifest["verdicts"].get("parity", {}).get("status") == "vacuous" else "passed",
+        "status": "vacuous"
+        if manifest["verdicts"].get("parity", {}).get("status") == "vacuous"
+        else "passed",
         "opset": manifest["opsets"].get("", manifest["opsets"].get("ai.onnx")),
         "exporter": took["exporter"] if took else "",
         "size_bytes": sum(f["size"] for f in manifest["artifacts"] if f["path"].startswith("model.onnx")),

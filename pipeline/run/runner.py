@@ -121,7 +121,9 @@ class RunWorkspace:
             self.cache.remove(entry.key)
             del self.entries[stage.name]
             self.emit(
-                Finding(stage.name, "warning", f"a damaged cache entry was removed and is made again: {error}")
+                Finding(
+                    stage.name, "warning", f"a damaged cache entry was removed and is made again: {error}"
+                )
             )
             self._make(stage)
 
@@ -320,5 +322,3 @@ def out_of_memory() -> Reason:
         "the machine's memory is exhausted",
         next_step="Use a smaller batch, or a machine with more memory",
     )
-
-

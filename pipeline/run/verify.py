@@ -49,9 +49,7 @@ def verify_directory(folder: Path) -> list[Problem]:
             listed.add(file["path"])
             problems += _file_problems(folder, file)
     problems += [
-        Problem("extra", path, "is listed in no record")
-        for path in _paths(folder)
-        if path not in listed
+        Problem("extra", path, "is listed in no record") for path in _paths(folder) if path not in listed
     ]
     return problems
 

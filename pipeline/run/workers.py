@@ -114,7 +114,9 @@ class Workers:
         os.close(orders[1])
         os.close(events[0])
         work = _serve_groups if self._server else _serve_points
-        _child_main(lambda stream: work(self._plans, self._options, stream, events[1], self._preload), orders[0])
+        _child_main(
+            lambda stream: work(self._plans, self._options, stream, events[1], self._preload), orders[0]
+        )
 
     def work(self, index: int, wanted: set[str], folder: Path, emit: Emit) -> WorkResult:
         """Let a child do point `index` in `folder`; never raises for what happens to the child."""

@@ -31,6 +31,7 @@ class Fill:
     Attributes:
         kind: normal (mean 0, standard deviation 1), uniform [low, high), integers [low, high),
             constant, or file (.npy, .npz, an image).
+        path: kind=file: as it was written, so that it means the same in every checkout.
     """
 
     kind: Literal["normal", "uniform", "integers", "constant", "file"] = "normal"
@@ -48,6 +49,7 @@ class TensorSpec:
         name: the graph input's name.
         shape: sizes used for the export; dynamic axes have their example size here.
         dtype: numpy's name (float32, float64, float16, int64, int32, uint8, bool ...).
+        fill: how the elements are made.
         dynamic: axis index to `Axis`.
     """
 
@@ -96,6 +98,23 @@ class InputSpecs:
             if argument.passing == "keyword"
         }
         return positional, keyword
+
+
+def parse_inputs(node: Any, *, key: str = "model.inputs") -> InputSpecs:
+    """What `model.inputs` says, checked whole.
+
+    Args:
+        node: plain data: argument name to a tensor (a mapping with `shape` or `fill`), a list of
+            tensors, or a mapping of tensors; in the order of the call.
+        key: where the node stands in the configuration, for messages.
+
+    Raises:
+        Refused: anything that is not in the notation, contradicts itself, or names a file that is
+            not there or does not fit.
+    """
+    from pipeline.samples.notation import parse  # it builds the classes above
+
+    return parse(node, key)
 
 
 def _leaves(tree: Tree) -> Iterator[TensorSpec]:

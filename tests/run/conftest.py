@@ -102,13 +102,24 @@ def refuse(workspace: Workspace) -> Verdict:
 def stages(**changes: Callable[[Workspace], Any]) -> tuple[Step, ...]:
     """source, middle, write: a live value, a stored one, a file. Each can be given other work."""
     return (
-        Step("source", (), ("network",), changes.get("source", lambda w: "live"), storable=False, on_demand=True),
-        Step("middle", ("network",), ("text",), changes.get("middle", lambda w: Text(w.get("network") + "!"))),
+        Step(
+            "source",
+            (),
+            ("network",),
+            changes.get("source", lambda w: "live"),
+            storable=False,
+            on_demand=True,
+        ),
+        Step(
+            "middle", ("network",), ("text",), changes.get("middle", lambda w: Text(w.get("network") + "!"))
+        ),
         Step("write", ("text",), (), changes.get("write", write_model), storable=False),
     )
 
 
-def make_plan(label: str = "fake-op11-00000000", group: str = "g", steps: tuple[Step, ...] | None = None) -> Plan:
+def make_plan(
+    label: str = "fake-op11-00000000", group: str = "g", steps: tuple[Step, ...] | None = None
+) -> Plan:
     """A plan over `steps`, with keys that depend on the label."""
     digest = hashlib.sha256(label.encode()).hexdigest()
     return Plan(

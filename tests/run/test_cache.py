@@ -127,7 +127,9 @@ def test_a_rename_that_lost_its_race_is_no_error(tmp_path: Path) -> None:
     assert cache.load(entry_of(cache), "text", Text, tmp_path / "s") == Text("first")
 
 
-def test_a_rename_whose_reply_was_lost_counts_as_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rename_whose_reply_was_lost_counts_as_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An NFS client can see ENOENT although the server has renamed."""
     rename = os.rename
 
@@ -177,7 +179,9 @@ def test_a_miss_is_explained_by_the_nearest_entry(tmp_path: Path) -> None:
     assert (row["status"], row["why"]) == ("miss", "config was None, is {'opset': 13}")
 
 
-@pytest.mark.parametrize(("text", "size"), [("20GB", 20 * 10**9), ("512MiB", 512 * 2**20), ("100", 100), ("1.5 kb", 1500)])
+@pytest.mark.parametrize(
+    ("text", "size"), [("20GB", 20 * 10**9), ("512MiB", 512 * 2**20), ("100", 100), ("1.5 kb", 1500)]
+)
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text, "cache.size") == size
 

@@ -123,9 +123,7 @@ def kill_and_look(options: RunOptions, earlier: str, delay: float, whom: str) ->
 
 
 @pytest.mark.parametrize("whom", ["parent", "worker"])
-@pytest.mark.parametrize(
-    "tries", [12, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
-)
+@pytest.mark.parametrize("tries", [12, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(600)])])
 def test_killed_at_many_moments(options: RunOptions, earlier: str, whom: str, tries: int) -> None:
     """SIGKILL for the parent, and apart from it the worker, anywhere between fork and rename."""
     chance = random.Random(7)
@@ -174,11 +172,15 @@ def test_a_read_only_outputs_folder_is_refused(options: RunOptions, tmp_path: Pa
     """A read-only bind mount stops root too."""
     place = tmp_path / "ro"
     place.mkdir()
-    mounted = not subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(place)], check=False).returncode
+    mounted = not subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs", str(place)], check=False
+    ).returncode
     if not mounted:
         place.chmod(0o555)
     try:
-        (done,) = run_points([make_plan()], [replace(options, out=place / "outputs")], lambda index, event: None)[0]
+        (done,) = run_points(
+            [make_plan()], [replace(options, out=place / "outputs")], lambda index, event: None
+        )[0]
         assert done is not None and done.exit_code == 2
         assert done.reason is not None and done.reason["code"] == "PL-701"
     finally:

@@ -39,7 +39,11 @@ def test_a_point_leaves_a_whole_directory(options: RunOptions) -> None:
     assert (folder / "model.onnx").stat().st_size == 16 * 65536
     for name in ("manifest.json", "run.json"):
         assert problems_of(name, json.loads((folder / name).read_text())) == []
-    assert [event.stage for _, event in events if isinstance(event, StageStarted)] == ["source", "middle", "write"]
+    assert [event.stage for _, event in events if isinstance(event, StageStarted)] == [
+        "source",
+        "middle",
+        "write",
+    ]
     assert left_over(options) == []
 
 
@@ -78,7 +82,9 @@ def test_force_with_other_bytes_keeps_both_and_fails(options: RunOptions) -> Non
     run([make_plan()], options)
     (done,) = run([make_plan(steps=stages(write=other))], replace(options, force=True))
     assert done is not None and done.exit_code == 1
-    assert done.reason is not None and done.reason["code"] == "PL-708" and done.reason["where"] == "model.onnx"
+    assert (
+        done.reason is not None and done.reason["code"] == "PL-708" and done.reason["where"] == "model.onnx"
+    )
     assert verify_directory(options.out / "fake-op11-00000000") == []
 
 
@@ -149,7 +155,10 @@ def test_points_of_a_group_share_what_is_live(options: RunOptions) -> None:
     def write(workspace: object) -> None:
         workspace.file("model.onnx", "model").write_text(workspace.get("text").text)  # type: ignore[attr-defined]
 
-    points = [make_plan(f"{name}-op11-0000000{name}", steps=stages(source=source, middle=middle, write=write)) for name in "12"]
+    points = [
+        make_plan(f"{name}-op11-0000000{name}", steps=stages(source=source, middle=middle, write=write))
+        for name in "12"
+    ]
     done = run(points, replace(options, cache_mode="none"))
     texts = {(Path(result.directory or "") / "model.onnx").read_text() for result in done if result}
     assert len(texts) == 1
@@ -170,7 +179,9 @@ def test_two_runs_of_one_request_at_once_do_the_work_once(options: RunOptions) -
         child = os.fork()
         if not child:
             (done,) = run([make_plan()], options)
-            os._exit(0 if done and done.exit_code == 0 and done.reused else 3 if done and not done.exit_code else 9)
+            os._exit(
+                0 if done and done.exit_code == 0 and done.reused else 3 if done and not done.exit_code else 9
+            )
         children.append(child)
     codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
     assert codes == [0, 0, 0, 3]

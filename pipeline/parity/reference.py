@@ -1,0 +1,191 @@
+"""What the file's outputs must equal: the network itself, run on fresh inputs.
+
+`Reference` and `Signature` are plain arrays and data; torch is imported only when `make_reference`
+runs, so that a cached reference is compared without it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StageFailed
+from pipeline.events import Emit, Progress
+from pipeline.parity.config import ParityConfig
+from pipeline.parity.npz import write_npz
+from pipeline.parity.signature import SeenRun, Signature, derive_signature
+
+if TYPE_CHECKING:
+    from pipeline.samples.spec import InputSpecs
+    from pipeline.sources.network import Network
+
+Arrays = Mapping[str, NDArray[Any]]
+
+STAGE: Final = "reference"
+#: The label of a run on the export inputs, kept where there are not two seeds to compare.
+EXPORT_LABEL: Final = "export"
+#: Relative float32 errors above this are no rounding: the network is run again to see whether it
+#: gives the same twice.
+SUSPICIOUS_NOISE: Final = 1e-2
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Outputs of the network.
+
+    Attributes:
+        outputs: label of the inputs ("seed0", "sizes:batch=3") to output name to array, as the
+            network gives it.
+        exact_label: the inputs that were run in float64 too; None when there are none.
+        exact: output name to the float64 result for `exact_label`.
+        declined: why there is no float64 result; None when there is one or none was asked for.
+    """
+
+    outputs: Mapping[str, Arrays]
+    exact_label: str | None = None
+    exact: Arrays = field(default_factory=dict)
+    declined: str | None = None
+
+    def store(self, folder: Path) -> None:
+        """Write reference.json (which array is what) and arrays.npz."""
+        arrays: dict[str, NDArray[Any]] = {}
+        rows = []
+        for label, outputs in [*self.outputs.items(), (None, self.exact)]:
+            for name, array in outputs.items():
+                rows.append({"label": label, "output": name, "array": str(len(arrays))})
+                arrays[str(len(arrays))] = array
+        table = {"arrays": rows, "labels": list(self.outputs), "exact_label": self.exact_label,
+                 "declined": self.declined}  # fmt: skip
+        write_npz(folder / "arrays.npz", arrays)
+        (folder / "reference.json").write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `store` wrote."""
+        table = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+        outputs: dict[str, dict[str, NDArray[Any]]] = {label: {} for label in table["labels"]}
+        exact: dict[str, NDArray[Any]] = {}
+        with np.load(folder / "arrays.npz", allow_pickle=False) as arrays:
+            for row in table["arrays"]:
+                place = exact if row["label"] is None else outputs[row["label"]]
+                place[row["output"]] = arrays[row["array"]]
+        return cls(outputs, table["exact_label"], exact, table["declined"])
+
+
+def make_reference(
+    network: Network,
+    export_inputs: Arrays,
+    parity_inputs: Mapping[str, Arrays],
+    config: ParityConfig,
+    emit: Emit,
+) -> tuple[Reference, Signature]:
+    """Run the network on every set of parity inputs, and on the first of them in float64 too.
+
+    The signature depends on the export inputs, the first parity inputs and the other sizes alone:
+    another number of seeds or another way of comparing leaves it as it is.
+
+    Args:
+        network: left bit-identical; buffers that it writes to are put back after every run.
+        export_inputs: one set, with the example sizes.
+        parity_inputs: label to inputs; the first has the example sizes.
+        config: `kind=none` runs only what the signature needs.
+        emit: gets a `Progress` a run.
+
+    Raises:
+        StageFailed: the network fails on its inputs, its outputs are not finite or change their
+            structure, or it is random at inference.
+    """
+    from pipeline.parity.running import NetworkRuns
+
+    proving = config.kind != "none"
+    first = next(iter(parity_inputs))
+    sizes = [label for label, values in parity_inputs.items() if _shapes(values) != _shapes(export_inputs)]
+    seeds = [label for label in parity_inputs if label not in sizes]
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+        emit(Progress(STAGE, done, max(done, len(parity_inputs) + (config.kind == "noise")), "runs"))
+
+    runs = NetworkRuns(network, count)
+    outputs: dict[str, Arrays] = {}
+    exact: Arrays = {}
+    declined: str | None = None
+    for label in parity_inputs if proving else sizes:
+        outputs[label] = runs.run(parity_inputs[label])
+        if proving:
+            _refuse_not_finite(outputs[label], label)
+    if proving:
+        runs.refuse_random(parity_inputs[first], outputs[first])
+    if config.kind == "noise":
+        exact, declined = runs.run_exactly(parity_inputs[first])
+        if exact and _noise(outputs[first], exact) > SUSPICIOUS_NOISE:
+            runs.refuse_unsteady(parity_inputs[first], outputs[first])
+
+    seen = [SeenRun(_axis_sizes(network.specs, parity_inputs[label]), outputs[label]) for label in sizes]
+    if runs.value_dependent is None or runs.value_dependent or len(seeds) == 1:
+        exported = runs.run(export_inputs, watch=runs.value_dependent is None)
+        seen.insert(0, SeenRun(_axis_sizes(network.specs, export_inputs), exported))
+        if proving and len(seeds) == 1:
+            outputs[EXPORT_LABEL] = exported
+    if not seen or runs.value_dependent:
+        values = outputs[first] if first in outputs else runs.run(parity_inputs[first])
+        seen.insert(len(seen) - len(sizes), SeenRun(_axis_sizes(network.specs, parity_inputs[first]), values))
+    signature = _signature(seen, network.specs, bool(runs.value_dependent))
+    return Reference(outputs, first if exact else None, exact, declined), signature
+
+
+def _signature(seen: list[SeenRun], specs: InputSpecs, value_dependent: bool) -> Signature:
+    positions = {axis.name: index for leaf in reversed(specs.leaves) for index, axis in leaf.dynamic.items()}
+    try:
+        return derive_signature(seen, positions, value_dependent=value_dependent)
+    except ValueError as error:
+        raise StageFailed(
+            "PL-504", str(error), expected="the same names and ranks for every input",
+            next_step="Give the network one structure of outputs, for example with model.prepare",
+        ) from error  # fmt: skip
+
+
+def _axis_sizes(specs: InputSpecs, values: Arrays) -> dict[str, int]:
+    return {
+        axis.name: values[leaf.name].shape[index]
+        for leaf in specs.leaves
+        for index, axis in leaf.dynamic.items()
+    }
+
+
+def _shapes(values: Arrays) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in values.items()}
+
+
+def _noise(outputs: Arrays, exact: Arrays) -> float:
+    """The largest relative float32 error over the outputs whose sizes agree."""
+    worst = 0.0
+    for name, wide in exact.items():
+        if wide.dtype.kind == "f" and wide.shape == outputs[name].shape and wide.size:
+            scale = float(np.abs(wide).max())
+            worst = max(worst, float(np.abs(outputs[name] - wide).max()) / scale if scale else 0.0)
+    return worst
+
+
+def _refuse_not_finite(outputs: Arrays, label: str) -> None:
+    for name, array in outputs.items():
+        if array.dtype.kind not in "fc":
+            continue
+        nans, infinities = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        if nans or infinities:
+            raise StageFailed(
+                "PL-500",
+                f"the network's output {name} is not finite",
+                where=label,
+                found=f"{nans} NaN and {infinities} infinite of {array.size} elements",
+                expected="finite numbers",
+                next_step="Check model.weights and the fill of model.inputs",
+            )
