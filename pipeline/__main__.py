@@ -22,7 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _answer(words)
     except PipelineError as error:
-        if "debug=true" in words:
+        if "debug=true" in map(str.lower, words):
             traceback.print_exc()
         print(f"{error.reason.code}: {error.reason.sentence()}", file=sys.stderr)
         return error.exit_code
@@ -46,9 +46,11 @@ def _answer(words: list[str]) -> int:
 
     arguments = parse_arguments(words)
     if arguments.show == "help" or not words:
+        from pipeline.commands import COMMANDS
         from pipeline.config.help import help_text
 
-        print(help_text([arguments.config_dir] if arguments.config_dir else []))
+        folders = [arguments.config_dir] if arguments.config_dir else []
+        print(help_text(folders, {word: what for word, (_, what) in COMMANDS.items()}))
         return EXIT_MADE
     if arguments.show == "version":
         from pipeline.config.help import version_text

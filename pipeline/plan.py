@@ -7,19 +7,233 @@ inputs are parsed, cross-field rules are checked and every key is computed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from pipeline.config.canonical import canonical_request
+from pipeline import locations
+from pipeline.config.canonical import asked_opset, canonical_request
 from pipeline.config.code import pipeline_code_digest, public_version
-from pipeline.config.compose import Point, compose_points
 from pipeline.config.keys import graph_digest, request_digest, result_digest
 from pipeline.config.request import Config
-from pipeline.errors import PipelineError
-from pipeline.exporters.config import DEFAULT_OPSET
+from pipeline.config.rules import require_model
+from pipeline.errors import Refused
+from pipeline.exporters.attempts import Attempts
+from pipeline.exporters.names import check_names
+from pipeline.exporters.opsets import check_opset
+from pipeline.exporters.stages import ExportStage
+from pipeline.graph.bare import BareModel
+from pipeline.graph.contract import Promises
+from pipeline.graph.stages import AssembleStage, CheckStage, ContractStage, SimplifyStage
+from pipeline.parity.stages import EvidenceStage, ParityReport, ParityStage, ReferenceStage
 from pipeline.run.cache import default_directory, parse_size
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions
-from pipeline.samples.spec import parse_inputs
-from pipeline.sources.identity import identify
+from pipeline.samples.spec import InputSpecs, parse_inputs
+from pipeline.samples.stages import InputsStage
+from pipeline.sources.default_inputs import with_default_inputs
+from pipeline.sources.device import refuse_missing_device
+from pipeline.sources.identity import SourceIdentity, identify
+from pipeline.sources.stages import SourceStage
+from pipeline.stage import Stage
+
+#: Where the graph key stands in the finished file's metadata.
+GRAPH_KEY: Final = "pipeline.graph_key"
+#: Digits of the result key in the label of a run directory.
+LABEL_DIGITS: Final = 8
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A request whose names are those of the graph from here on."""
+
+    config: Config
+    identity: SourceIdentity
+    specs: InputSpecs
+    parameter_names: tuple[str, ...]
+    opset: int
+
+
+def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
+    """The plan of one request, with every key.
+
+    Args:
+        config: composed and typed.
+        overrides: what was typed, for run.json.
+
+    Raises:
+        Refused: the request contradicts itself, or asks for what is not there.
+    """
+    require_model(config)
+    config = replace(config, model=with_default_inputs(config.model))
+    named = _named(config)
+    identity = named.identity
+    graph_key = graph_digest(config, code=identity.code, weights=identity.weights)
+    stages, skipped = _stages(named, graph_key)
+    packages = tuple(sorted({name for stage in stages for name in stage.key_parts().packages}))
+    keys = {
+        "request": request_digest(config),
+        "graph": graph_key,
+        "result": result_digest(
+            config,
+            pipeline_code=pipeline_code_digest(_code_of(stages)),
+            code=identity.code,
+            weights=identity.weights,
+            packages=packages,
+        ),
+    }
+    request = canonical_request(config)
+    target = f"-{config.target.name}" if config.target.name != "none" else ""
+    plan = Plan(
+        label=f"{identity.label}-op{named.opset}{target}-{keys['result'][:LABEL_DIGITS]}",
+        stages=stages,
+        keys=keys,
+        describes={
+            "request": request,
+            "model": {
+                "name": identity.label,
+                "source": identity.source,
+                "code": identity.code,
+                "weights": identity.weights,
+            },
+            "seeds": {"weights": config.seed, "samples": config.seed},
+        },
+        config_yaml=_request_yaml(request),
+        artifact_types=_storable_types(),
+        code_digest=pipeline_code_digest,
+        version_of=public_version,
+        skipped=skipped,
+        aliases={"simplified": "exported"} if config.simplify.kind == "none" else {},
+        packages=packages,
+        allow_vacuous=config.parity.allow_vacuous,
+        row={"model": identity.label, "opset_asked": named.opset, "target": config.target.name},
+        overrides=tuple(overrides),
+    )
+    return replace(plan, group=plan.stage_keys["source"].key)
+
+
+def _named(config: Config) -> _Named:
+    export = config.export
+    if config.target.name != "none":
+        raise Refused(
+            "PL-600",
+            f"there is no target {config.target.name}",
+            where="target",
+            expected="none: the file is proved on ONNX Runtime",
+            next_step="Type target=none",
+        )
+    refuse_missing_device(config.device)
+    opset = asked_opset(config)
+    check_opset(opset, export.exporter)
+    identity = identify(config.model, seed=config.seed)
+    specs = parse_inputs(config.model.inputs)
+    leaves = tuple(leaf.name for leaf in specs.leaves)
+    check_names(len(leaves), export, leaf_names=leaves, output_names=config.model.outputs or ())
+    parameter_names: tuple[str, ...] = ()
+    if export.input_names is not None:
+        specs = specs.renamed(export.input_names)
+        parameter_names = tuple(export.input_names[len(leaves) :])
+    model = replace(config.model, outputs=export.output_names or config.model.outputs)
+    return _Named(replace(config, model=model), identity, specs, parameter_names, opset)
+
+
+def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str, str]]:
+    """The stages in order, and those that the request switches off with the reason."""
+    config, specs, export = named.config, named.specs, named.config.export
+    metadata = {GRAPH_KEY: graph_key}
+    stages: list[Stage] = [
+        SourceStage(config.model, named.identity, specs, config.seed, config.device, config.private_apis),
+        InputsStage(specs, config.seed, max(1, config.parity.seeds), specs.files()),
+        ReferenceStage(config.parity),
+        ExportStage(export, named.opset, specs, named.parameter_names, config.private_apis),
+    ]
+    skipped: dict[str, str] = {}
+    if config.simplify.kind == "none":
+        skipped["simplify"] = "simplify=none: the graph is as the exporter left it"
+    else:
+        stages.append(SimplifyStage(config.simplify, config.private_apis, keep=named.parameter_names))
+    if config.check.kind == "none":
+        skipped["check"] = "check=none: onnx.checker did not look at the file"
+    else:
+        stages.append(CheckStage())
+    stages += [
+        AssembleStage(export.external_data, export.ir_version, metadata),
+        ContractStage(
+            Promises(
+                opset=named.opset,
+                inputs=specs.leaves,
+                custom_opsets=export.custom_opsets,
+                ir_version=export.ir_version,
+                training=export.training,
+                shown_parameters=export.keep_initializers_as_inputs,
+                parameter_names=named.parameter_names,
+                export_params=export.export_params,
+                metadata=metadata,
+            )
+        ),
+    ]
+    if config.parity.kind == "none":
+        skipped["parity"] = "parity=none: nothing was proved"
+    else:
+        stages.append(ParityStage(config.parity))
+    stages.append(EvidenceStage())
+    return tuple(stages), skipped
+
+
+def _code_of(stages: Sequence[Stage]) -> tuple[str, ...]:
+    return tuple(sorted({module for stage in stages for module in stage.key_parts().code}))
+
+
+def _storable_types() -> dict[str, Any]:
+    from pipeline.parity.reference import Reference
+    from pipeline.parity.signature import Signature
+
+    return {
+        "reference": Reference,
+        "signature": Signature,
+        "exported": BareModel,
+        "attempts": Attempts,
+        "simplified": BareModel,
+        "parity_report": ParityReport,
+    }
+
+
+def _request_yaml(request: dict[str, Any]) -> str:
+    """The request for people, the same text for the same request."""
+    import yaml
+
+    model = {**request["model"], "inputs": dict(request["model"]["inputs"])}
+    text: str = yaml.safe_dump({**request, "model": model}, sort_keys=False, width=110, allow_unicode=True)
+    return text
+
+
+def run_options(config: Config) -> RunOptions:
+    """How the run goes about it.
+
+    Raises:
+        Refused: a size that cannot be read.
+    """
+    cache = config.cache
+    return RunOptions(
+        out=Path(config.out).expanduser(),
+        cache_dir=Path(cache.dir).expanduser() if cache.dir else default_directory(),
+        cache_mode=cache.mode,
+        cache_bytes=parse_size(cache.size, "cache.size"),
+        wait_s=config.wait_s,
+        timeout_s=config.timeout_s,
+        memory_bytes=parse_size(config.memory_limit, "memory_limit") if config.memory_limit else None,
+        force=config.force,
+        debug=config.debug,
+        private_apis=config.private_apis,
+        checkouts=_checkouts(config),
+    )
+
+
+def _checkouts(config: Config) -> dict[str, Path]:
+    """Folders whose git state run.json notes: the pipeline's own, and that of the user's code."""
+    found = {"pipeline": Path(locations.__file__).resolve().parent}
+    for key, text in (("model.factory", config.model.factory), ("model.prepare", config.model.prepare)):
+        place = text.rpartition(":")[0] if text else ""
+        if place and not locations.is_packaged(place) and (place.endswith(".py") or "/" in place):
+            found[key] = Path(place).expanduser().resolve().parent
+    return found

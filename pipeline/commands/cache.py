@@ -14,6 +14,8 @@ from pipeline.commands.arguments import Arguments, parser, print_json
 from pipeline.errors import EXIT_FAILED, EXIT_MADE
 from pipeline.run.cache import Cache, CacheEntry, default_directory
 from pipeline.run.explain import explain
+from pipeline.run.plan import Plan
+from pipeline.run.records import RECORD, load
 
 ACTIONS: Final = ("list", "clear", "verify", "explain")
 
@@ -24,7 +26,10 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("action", choices=ACTIONS)
     arguments.add_argument("rest", nargs="*", help="explain: a run directory, or overrides as for a run")
     arguments.add_argument("--dir", type=Path, help="the cache's folder (default: the user's cache folder)")
-    given = arguments.parse_args(argv)
+    given, flags = arguments.parse_known_args(argv)
+    if flags and given.action != "explain":
+        arguments.error(f"there is no flag {flags[0]}")
+    given.rest += flags
     cache = Cache(given.dir or default_directory())
     if given.action != "explain" and given.rest:
         arguments.error(f"cache {given.action} takes no further words, found {given.rest[0]!r}")
@@ -41,7 +46,7 @@ def _list(cache: Cache, given: Any, arguments: Arguments) -> int:
     if given.json:
         print_json(rows)
         return EXIT_MADE
-    now = time.time()
+    now = time.time()  # noqa: TID251 - beside the time stamps of files
     for row in rows:
         age = (now - float(row["used"])) / 60  # type: ignore[arg-type]
         print(
@@ -79,17 +84,33 @@ def _verify(cache: Cache, given: Any, arguments: Arguments) -> int:
 
 
 def _explain(cache: Cache, given: Any, arguments: Arguments) -> int:
-    from pipeline.plan import plans_of
-
     rows: list[Mapping[str, Any]] = []
-    for plan in plans_of(given.rest):
-        rows += [{"point": plan.label, **row} for row in explain(plan, cache)]
+    for label, plan in _plans(given.rest):
+        rows += [{"point": label, **row} for row in explain(plan, cache)]
     if given.json:
         print_json(rows)
         return EXIT_MADE
     for row in rows:
         print(f"{row['point']}  {row['stage']:<10} {row['status']:<5} {row['why']}")
     return EXIT_MADE
+
+
+def _plans(words: Sequence[str]) -> list[tuple[str, Plan]]:
+    """The plans of a command line, or of the one that made a run directory."""
+    from pipeline.config.arguments import parse_arguments
+    from pipeline.config.compose import compose_points
+    from pipeline.plan import build_plan
+
+    if len(words) == 1 and (Path(words[0]) / RECORD).is_file():
+        words = load(Path(words[0]) / RECORD)["overrides"]
+    found = []
+    for point in compose_points(parse_arguments(words)).points:
+        if point.config is None:
+            assert point.refusal is not None
+            raise point.refusal
+        plan = build_plan(point.config, point.overrides)
+        found.append((plan.label, plan))
+    return found
 
 
 def _whole(cache: Cache) -> list[CacheEntry]:

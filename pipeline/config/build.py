@@ -34,9 +34,18 @@ def build(tree: Mapping[str, Any], origin: Origin = lambda path: None) -> Config
     Raises:
         Refused: an unknown key, a wrong type, a value out of range, keys that contradict.
     """
-    config = cast("Config", _section(Config, tree, "", origin))
+    config = typed(tree, origin)
     check(config)
     return config
+
+
+def typed(tree: Mapping[str, Any], origin: Origin = lambda path: None) -> Config:
+    """The typed configuration without the checks across keys.
+
+    Raises:
+        Refused: an unknown key, a wrong type, a value that the key does not take.
+    """
+    return cast("Config", _section(Config, tree, "", origin))
 
 
 def _section(kind: type, node: Any, path: str, origin: Origin) -> Any:

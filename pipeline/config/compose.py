@@ -27,7 +27,7 @@ from yaml import YAMLError
 
 from pipeline.config import edits, messages, overrides, schema
 from pipeline.config.arguments import Arguments, parse_arguments
-from pipeline.config.build import build
+from pipeline.config.build import Origin, build, typed
 from pipeline.config.folders import ConfigFolders, config_folders
 from pipeline.config.request import Config
 from pipeline.errors import InternalError, Refused
@@ -48,6 +48,7 @@ class Point:
         config: None when the point is refused.
         refusal: why.
         choices: group to chosen file, as far as they were composed.
+        tree: plain data with interpolations as they stand, as far as it was composed.
     """
 
     index: int
@@ -55,6 +56,7 @@ class Point:
     config: Config | None = None
     refusal: Refused | None = None
     choices: Mapping[str, str | None] = field(default_factory=dict)
+    tree: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,13 @@ class Base:
     choices: Mapping[str, str | None]
 
 
-def compose_points(argv: Sequence[str] | Arguments) -> Composition:
+def compose_points(argv: Sequence[str] | Arguments, *, whole: bool = True) -> Composition:
     """Every point of a command line.
+
+    Args:
+        argv: the command line.
+        whole: whether the points are to be run. To be looked at (`--cfg job`), a configuration may
+            lack what a run needs (a model), and hold what contradicts.
 
     Raises:
         Refused: the command line itself is wrong, or its only point is refused. Refused points of
@@ -93,7 +100,11 @@ def compose_points(argv: Sequence[str] | Arguments) -> Composition:
     folders = config_folders(dirs, arguments.config_name, _searchpath(parsed))
     overrides.check_keys(parsed, folders)
     with _composer(folders) as base_of:
-        return _points(arguments, parsed, folders, base_of)
+        return _points(arguments, parsed, folders, base_of, build if whole else typed)
+
+
+#: From a resolved tree to the typed configuration.
+Build = Callable[[Mapping[str, Any], Origin], Config]
 
 
 def _points(
@@ -101,6 +112,7 @@ def _points(
     parsed: list[Override],
     folders: ConfigFolders,
     base_of: Callable[[overrides.Sorted], Base],
+    build_with: Build,
 ) -> Composition:
     settled = [override for override in parsed if not override.is_sweep_override()]
     swept = len(settled) < len(parsed)
@@ -111,12 +123,12 @@ def _points(
     start = overrides.sort(settled, folders)
     master = base_of(start)
     if not (arguments.multirun or _mode(master) == "MULTIRUN"):
-        return Composition((_point(0, parsed, folders, base_of),), multirun=False)
+        return Composition((_point(0, parsed, folders, base_of, build_with),), multirun=False)
     parameters = _parameters(master, parsed, folders)
     points = []
     for index, point in enumerate(overrides.lay_out([*parameters, *parsed], folders)):
         try:
-            points.append(_point(index, point, folders, base_of))
+            points.append(_point(index, point, folders, base_of, build_with))
         except Refused as refusal:
             points.append(Point(index, _texts(point), refusal=refusal))
     return Composition(tuple(points), multirun=True)
@@ -147,13 +159,14 @@ def _point(
     point: list[Override],
     folders: ConfigFolders,
     base_of: Callable[[overrides.Sorted], Base],
+    build_with: Build,
 ) -> Point:
     parts = overrides.sort(point, folders)
     base = base_of(parts)
     tree = copy.deepcopy(base.tree)
     edits.apply(tree, parts.edits)
-    config = build(resolve(tree, base.hydra), messages.origin(folders, base.choices))
-    return Point(index, _texts(point), config, choices=base.choices)
+    config = build_with(resolve(tree, base.hydra), messages.origin(folders, base.choices))
+    return Point(index, _texts(point), config, choices=base.choices, tree=tree)
 
 
 def _texts(point: list[Override]) -> tuple[str, ...]:

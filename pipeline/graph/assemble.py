@@ -259,7 +259,8 @@ def _header(tensor: HeldTensor, data_name: str | None, offset: int) -> bytes:
         for key, value in entries.items():
             proto.external_data.add(key=key, value=value)
         proto.data_location = onnx.TensorProto.EXTERNAL
-    return proto.SerializeToString(deterministic=True)
+    header: bytes = proto.SerializeToString(deterministic=True)
+    return header
 
 
 def _write(path: Path, pieces: Iterable[memoryview | bytes], sync: bool) -> tuple[int, str]:

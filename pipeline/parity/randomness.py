@@ -9,21 +9,23 @@ import hashlib
 import pickle
 import random
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from pipeline.sources.network import Network
+if TYPE_CHECKING:
+    from pipeline.sources.network import Network
 
 
 def generator_state() -> str:
     """A digest of the states of torch's, numpy's and Python's global generators."""
     digest = hashlib.sha256(torch.default_generator.get_state().numpy().tobytes())
-    if torch.cuda.is_initialized():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         for state in torch.cuda.get_rng_state_all():
             digest.update(state.numpy().tobytes())
-    digest.update(pickle.dumps(np.random.get_state()))  # noqa: NPY002 - the global one is what is watched
+    # The global generators are what is watched.
+    digest.update(pickle.dumps(np.random.get_state()))
     digest.update(pickle.dumps(random.getstate()))
     return digest.hexdigest()
 

@@ -72,7 +72,8 @@ class NetworkRuns:
         self.after_run()
         if isinstance(found, Declined):
             return {}, found.reason
-        self.value_dependent = mode.value_dependent
+        if self.value_dependent is None:
+            self.value_dependent = mode.value_dependent
         return found, None
 
     def refuse_random(self, values: Arrays, outputs: Arrays) -> None:

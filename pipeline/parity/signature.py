@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -155,4 +156,4 @@ def _grows_with(sizes_in: Sequence[int], sizes_out: Sequence[int]) -> bool:
     pairs = sorted(set(zip(sizes_in, sizes_out, strict=True)))
     if len({size for size, _ in pairs}) != len(pairs):
         return False
-    return all(before[1] <= after[1] for before, after in zip(pairs, pairs[1:], strict=False))
+    return all(before[1] <= after[1] for before, after in pairwise(pairs))

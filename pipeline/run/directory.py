@@ -17,7 +17,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,12 @@ class RunDirectory:
             ) from error
 
     @contextmanager
-    def lock(self, wait_s: float) -> Iterator[bool]:
+    def lock(self, wait_s: float, on_wait: Callable[[], None] = lambda: None) -> Iterator[bool]:
         """Hold the request's lock; yields whether another run had to be waited for.
+
+        Args:
+            wait_s: how long to wait, seconds.
+            on_wait: called once when there is somebody to wait for.
 
         Raises:
             Refused: another run held it for longer than `wait_s` seconds.
@@ -78,13 +82,19 @@ class RunDirectory:
         deadline = time.monotonic() + wait_s
         waited = False
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except FileNotFoundError:
+                self.prepare()  # a refused run removed the empty folders between our two steps
+                continue
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 os.close(descriptor)
                 if error.errno not in (errno.EAGAIN, errno.EACCES):
                     raise
+                if not waited:
+                    on_wait()
                 waited = True
                 if time.monotonic() >= deadline:
                     raise Refused(
@@ -113,6 +123,7 @@ class RunDirectory:
         Only call it while the lock is held.
         """
         making = self.out / MAKING
+        making.mkdir(parents=True, exist_ok=True)
         for old in making.glob(f"{self.label}-*"):
             shutil.rmtree(old, ignore_errors=True)
         folder = making / f"{self.label}-{uuid.uuid4().hex[:12]}"
@@ -154,6 +165,12 @@ class RunDirectory:
     def discard(self, folder: Path) -> None:
         """Remove what was begun."""
         shutil.rmtree(folder, ignore_errors=True)
+
+    def remove_if_empty(self) -> None:
+        """After a refusal: no folder of ours stays where nothing was made."""
+        for folder in (self.out / MAKING, self.out / LOCKS, self.out):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def _same_file(descriptor: int, path: Path) -> bool:

@@ -11,12 +11,12 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.errors import EXIT_FAILED, EXIT_MADE, PipelineError, Reason, StageFailed
+from pipeline.errors import EXIT_FAILED, EXIT_MADE, EXIT_REFUSED, PipelineError, Reason, StageFailed
 from pipeline.events import Emit, Event, Finding, RunFinished, RunStarted, StageFinished, StageStarted
 from pipeline.run import records
 from pipeline.run.directory import RunDirectory
@@ -61,7 +61,8 @@ class WorkResult:
     Attributes:
         files: path -> (kind, same for the same request), of what stands in the folder.
         reason: why it failed; None when every stage went well.
-        exit_code: 0, 1, or 130/143 when it was interrupted.
+        exit_code: 0, 1, 2 when a stage found that the request has to be refused, or 130/143 when
+            it was interrupted.
     """
 
     files: Mapping[str, tuple[str, bool]]
@@ -112,14 +113,22 @@ def run_point(plan: Plan, options: RunOptions, emit: Emit, work: Work) -> RunFin
     """
     place = RunDirectory(options.out, plan.label)
     place.prepare()
-    with place.lock(options.wait_s):
+    waiting = Finding("run", "info", "another run of the same request is at work: waiting for it")
+    with place.lock(options.wait_s, lambda: emit(waiting)):
         if place.final.exists():
             kept = _reuse(plan, place, emit)
             if kept is not None and not options.force:
                 return kept
         finished = _make(plan, place, options, emit, work)
+    if finished.exit_code == EXIT_REFUSED:
+        place.remove_if_empty()
     emit(finished)
     return finished
+
+
+def present(plan: Plan, options: RunOptions) -> bool:
+    """Whether the plan's directory stands already and would be returned (its files not looked at)."""
+    return not options.force and RunDirectory(options.out, plan.label).final.exists()
 
 
 def _reuse(plan: Plan, place: RunDirectory, emit: Emit) -> RunFinished | None:
@@ -155,7 +164,7 @@ def _reuse(plan: Plan, place: RunDirectory, emit: Emit) -> RunFinished | None:
 
 
 def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work: Work) -> RunFinished:
-    started, clock = datetime.now(UTC).isoformat(timespec="milliseconds"), time.perf_counter()
+    started, clock = _now(), time.perf_counter()
     emit(
         RunStarted(
             plan.label, str(place.final), plan.keys["result"], tuple(stage.name for stage in plan.stages)
@@ -167,7 +176,11 @@ def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work
         (folder / "config.yaml").write_text(plan.config_yaml, encoding="utf-8")
         result = work(folder, collector)
         if result.reason is not None:
+            stage = result.stage or collector.running
             collector.close(result.reason)
+            result = replace(result, stage=stage)
+        if result.reason is not None and result.exit_code == EXIT_REFUSED:
+            return _failed_row(plan, None, result.reason, result.stage, EXIT_REFUSED, {})
         if result.reason is not None and result.reason.code == "PL-703":
             make_room(folder)
         files = {"config.yaml": ("config", True), records.LOG: ("log", False), **result.files}
@@ -198,6 +211,11 @@ def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _now() -> str:
+    """Wall clock, for run.json."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")  # noqa: TID251
+
+
 def make_room(folder: Path) -> None:
     """The disk is full: the record of the failed run is worth more than half a model."""
     for path in folder.glob("model.onnx*"):
@@ -220,7 +238,8 @@ def _publish(
             "PL-708", "made again, but different", where=difference, found=str(target), expected=str(place.final),
             next_step=f"Type python -m pipeline compare {place.final} {target}",
         )  # fmt: skip
-        return _failed_row(plan, target, reason, "run", EXIT_FAILED, records.row_of(manifest, record))
+        known = {**records.row_of(manifest, record), "status": "failed"}
+        return _failed_row(plan, target, reason, "run", EXIT_FAILED, known)
     place.publish(folder)
     row = {**plan.row, **records.row_of(manifest, record), "directory": str(target)}
     return RunFinished(plan.label, str(target), EXIT_MADE, row=row)
@@ -231,14 +250,16 @@ def _keep_failure(
 ) -> RunFinished:
     assert result.reason is not None
     kept = place.keep_failure(folder)
-    return _failed_row(
-        plan, kept, result.reason, result.stage, result.exit_code, records.row_of(None, record)
-    )
+    known = records.row_of(None, record)
+    if any(stage["status"] == "vacuous" for stage in record["stages"]):
+        known["status"] = "vacuous"
+    return _failed_row(plan, kept, result.reason, result.stage, result.exit_code, known)
 
 
 def _failed_row(
     plan: Plan, folder: Path | None, reason: Reason, stage: str | None, code: int, known: Mapping[str, Any]
 ) -> RunFinished:
-    row = {**plan.row, **known, "status": "failed", "stage": stage, "reason": reason.sentence(),
+    status = "refused" if code == EXIT_REFUSED else "failed"
+    row = {**plan.row, "status": status, **known, "stage": stage, "reason": reason.sentence(),
            "directory": str(folder) if folder else ""}  # fmt: skip
     return RunFinished(plan.label, str(folder) if folder else None, code, reason=reason.to_json(), row=row)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from pipeline.errors import EXIT_SIGINT, EXIT_SIGTERM, PipelineError, Reason
 from pipeline.events import Event, RunFinished
 from pipeline.run.plan import Plan
-from pipeline.run.point import RunOptions, run_point
+from pipeline.run.point import RunOptions, present, run_point
 from pipeline.run.workers import InterruptedRun, Workers, interruptible
 
 #: What the server of a sweep imports before it forks: modules only, nothing is computed there.
@@ -41,7 +41,7 @@ def run_points(
     """
     results: list[RunFinished | None] = [None] * len(points)
     plans = [point if isinstance(point, Plan) else None for point in points]
-    groups = _groups(plans)
+    there, groups = _groups(plans, options)
     workers = Workers(plans, options[0], server=len(plans) > 1, preload=PRELOAD if len(groups) > 1 else ())
     workers.start()
     try:
@@ -52,7 +52,7 @@ def run_points(
                     refused = _refused(point)
                     results[index] = refused
                     on_event(index, refused)
-            for group in groups:
+            for group in [there, *groups]:
                 _run_group(group, plans, options, workers, results, on_event)
                 workers.next_group()
     except InterruptedRun as interrupt:
@@ -91,13 +91,21 @@ def _run_group(
             raise InterruptedRun(INTERRUPTS[done.exit_code])
 
 
-def _groups(plans: Sequence[Plan | None]) -> list[list[int]]:
-    """Indices of points that share a network, in the order in which they first appear."""
+def _groups(plans: Sequence[Plan | None], options: Sequence[RunOptions]) -> tuple[list[int], list[list[int]]]:
+    """Points whose directory is there already, and the others by network, as they first appear.
+
+    The former come first, so that an interrupt does not leave a table that knows nothing of them.
+    """
+    there: list[int] = []
     groups: dict[str, list[int]] = {}
     for index, plan in enumerate(plans):
-        if plan is not None:
+        if plan is None:
+            continue
+        if present(plan, options[index]):
+            there.append(index)
+        else:
             groups.setdefault(plan.group, []).append(index)
-    return list(groups.values())
+    return there, list(groups.values())
 
 
 def _refused(error: PipelineError) -> RunFinished:

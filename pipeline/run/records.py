@@ -7,10 +7,11 @@ request gives the same bytes. Everything measured stands in run.json.
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -54,7 +55,8 @@ def artifacts(
     Args:
         folder: where they lie.
         files: path -> (kind, same for the same request).
-        same: which of the two sorts is listed; `every` lists both.
+        same: which of the two sorts is listed.
+        every: list both.
         known: digests that were taken while a file was written.
     """
     rows = []
@@ -209,7 +211,7 @@ def full_version(distribution: str) -> str:
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """Where two manifests of the same request differ first, or None."""
-    files = {file["path"]: file["sha256"] for file in one["artifacts"]}
+    files: dict[str, str] = {file["path"]: file["sha256"] for file in one["artifacts"]}
     for file in other["artifacts"]:
         if files.pop(file["path"], None) != file["sha256"]:
             return str(file["path"])
@@ -218,15 +220,33 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     return next((key for key in one if one[key] != other.get(key)), None)
 
 
+def worst_of(parity: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The comparison that came nearest to its tolerance, or went farthest past it.
+
+    A margin that is null means that nothing differed, when the error is within the tolerance.
+    """
+
+    def margin(line: Mapping[str, Any]) -> float:
+        if line["margin"] is not None:
+            return float(line["margin"])
+        return math.inf if not line["error"] else 0.0
+
+    return min(parity, key=margin, default=None)
+
+
 def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dict[str, Any]:
     """What the records say for the point's line of table.csv."""
+    looked_up = [stage["cache"] for stage in record["stages"] if stage["cache"] != "off"]
     row: dict[str, Any] = {
         "seconds": record["seconds"],
-        "cached": all(stage["cache"] == "hit" for stage in record["stages"] if stage["cache"] != "off"),
+        "cached": bool(looked_up) and all(use == "hit" for use in looked_up),
     }
-    worst = min(record["parity"], key=lambda line: line["margin"] or 0, default=None)
+    worst = worst_of(record["parity"])
     if worst:
-        row |= {key: worst[key] for key in ("error", "tolerance", "margin", "output")}
+        row |= {
+            key: worst[key] for key in ("error", "tolerance", "margin", "output", "criterion") if key in worst
+        }
+        row["compared"] = len(record["parity"])
     for stage in record["stages"]:
         row |= {
             key: stage.get("measured", {}).get(key) for key in ("nodes",) if key in stage.get("measured", {})
@@ -235,11 +255,12 @@ def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dic
         return row
     model = next((file for file in manifest["artifacts"] if file["path"] == "model.onnx"), None)
     took = next((try_ for try_ in manifest["attempts"] if try_["outcome"] == "passed"), None)
+    parity = manifest["verdicts"].get("parity", {})
+    if parity.get("status") in ("vacuous", "skipped") and parity.get("reason"):
+        row["unproved"] = parity["reason"]["message"]
     return {
         **row,
-        "status": "vacuous"
-        if manifest["verdicts"].get("parity", {}).get("status") == "vacuous"
-        else "passed",
+        "status": "vacuous" if parity.get("status") == "vacuous" else "passed",
         "opset": manifest["opsets"].get("", manifest["opsets"].get("ai.onnx")),
         "exporter": took["exporter"] if took else "",
         "size_bytes": sum(f["size"] for f in manifest["artifacts"] if f["path"].startswith("model.onnx")),

@@ -11,13 +11,14 @@ import gc
 import resource
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.errors import InternalError, PipelineError, Reason
-from pipeline.events import CacheUse, Emit, Finding, StageFinished, StageStarted
+from pipeline.errors import EXIT_FAILED, InternalError, PipelineError, Reason
+from pipeline.events import CacheUse, Emit, Finding, LogLine, StageFinished, StageStarted
 from pipeline.run.cache import Cache, CacheEntry, DamagedEntryError
 from pipeline.run.plan import Plan
 from pipeline.stage import Stage, Storable, Verdict
@@ -43,12 +44,17 @@ class Shared:
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """How one stage of this run went."""
+    """How one stage of this run went.
+
+    `exit_code` is what the run ends with when this stage ends it: 2 when the stage found that the
+    request should have been refused (weights that do not fit: only torch can see it).
+    """
 
     name: str
     verdict: Verdict
     seconds: float
     cache: CacheUse
+    exit_code: int = EXIT_FAILED
 
 
 @dataclass
@@ -150,6 +156,7 @@ def execute(
     emit: Emit,
     shared: Shared | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
+    debug: bool = False,
 ) -> Outcome:
     """Run the plan into `folder`; the outcome says which stage failed, if one did.
 
@@ -160,6 +167,7 @@ def execute(
         emit: gets every event.
         shared: what earlier points of this process left.
         on_stage: called with the stage's name before it starts (to mark the log).
+        debug: report the traceback of an error as log lines.
 
     Raises:
         InternalError: a stage broke its contract. Everything else ends up in the outcome.
@@ -176,7 +184,7 @@ def execute(
         for position, stage in enumerate(plan.stages):
             on_stage(stage.name)
             emit(StageStarted(stage.name))
-            done = _one_stage(stage, plan, workspace)
+            done = _one_stage(stage, plan, workspace, debug)
             outcome.stages.append(done)
             emit(_finished(done))
             if not _may_go_on(done.verdict, plan):
@@ -190,12 +198,16 @@ def execute(
     return outcome
 
 
-def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace) -> StageOutcome:
+def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace, debug: bool) -> StageOutcome:
     started = time.perf_counter()
     use: CacheUse = "off"
+    code = EXIT_FAILED
     try:
         verdict, use = _reuse_or_run(stage, plan, workspace)
     except PipelineError as error:
+        code = error.exit_code
+        if debug:
+            workspace.emit(LogLine(stage.name, traceback.format_exc()))
         verdict = Verdict("failed", error.reason, measured=getattr(error, "measured", {}),
                           recorded=getattr(error, "recorded", {}))  # fmt: skip
     except OSError as error:
@@ -204,7 +216,7 @@ def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace) -> StageOutcom
         verdict = Verdict("failed", disk_full(workspace.folder.parent.parent))
     except MemoryError:
         verdict = Verdict("failed", out_of_memory())
-    return StageOutcome(stage.name, verdict, time.perf_counter() - started, use)
+    return StageOutcome(stage.name, verdict, time.perf_counter() - started, use, code)
 
 
 def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Verdict, CacheUse]:
@@ -220,7 +232,7 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
             verdict = _verdict_from_json(entry.verdict)
             _keep_shared(stage, plan, workspace, verdict)
             return verdict, "hit"
-    elif not stage.storable and stage.makes and _can_wait(stage):
+    elif stage.makes and _can_wait(stage):
         return Verdict(summary="when it is needed"), "off"
     workspace.making.append(stage.name)
     try:
@@ -308,6 +320,7 @@ def _verdict_from_json(data: Mapping[str, Any]) -> Verdict:
 
 
 def disk_full(out: Path) -> Reason:
+    """Why a run failed that could not write on."""
     return Reason(
         "PL-703",
         "the disk is full",
@@ -317,6 +330,7 @@ def disk_full(out: Path) -> Reason:
 
 
 def out_of_memory() -> Reason:
+    """Why a run failed whose process was refused memory."""
     return Reason(
         "PL-711",
         "the machine's memory is exhausted",

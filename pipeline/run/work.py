@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.errors import EXIT_FAILED
+from pipeline.errors import Reason
 from pipeline.events import Emit
 from pipeline.run import records
 from pipeline.run.cache import Cache
@@ -24,9 +24,15 @@ def work_in(
 ) -> WorkResult:
     """Run the plan into `folder` and write manifest.json there."""
     cache = Cache(options.cache_dir, options.cache_mode, options.cache_bytes)
-    outcome = execute(plan, folder, cache=cache, emit=emit, shared=shared, on_stage=on_stage)
-    if outcome.failed is not None:
-        return WorkResult(outcome.files, outcome.failed.verdict.reason, outcome.failed.name, EXIT_FAILED)
+    outcome = execute(
+        plan, folder, cache=cache, emit=emit, shared=shared, on_stage=on_stage, debug=options.debug
+    )
+    failed = outcome.failed
+    if failed is not None:
+        reason = failed.verdict.reason or Reason(
+            "PL-710", f"stage {failed.name} ended {failed.verdict.status}"
+        )
+        return WorkResult(outcome.files, reason, failed.name, failed.exit_code)
     own = {"config.yaml": ("config", True), **outcome.files}
     listed = records.artifacts(folder, own, same=True, known=outcome.digests)
     records.write(folder / records.MANIFEST, records.manifest(plan, outcome, listed))

@@ -27,8 +27,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, InternalError, Reason
-from pipeline.events import Emit, Event, StageStarted, decode, encode
+from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, InternalError, Reason, StageFailed
+from pipeline.events import Emit, Event, LogLine, StageStarted, decode, encode
 from pipeline.run import records
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions, WorkResult
@@ -40,6 +40,8 @@ PR_SET_PDEATHSIG: Final = 1
 WATCH_S: Final = 0.1
 #: How long an ended worker may take to be reported, seconds.
 REAP_S: Final = 10.0
+#: What a line of log.txt begins with that says which stage comes now.
+MARK: Final = "== "
 
 
 class InterruptedRun(BaseException):
@@ -53,7 +55,7 @@ class InterruptedRun(BaseException):
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """SIGINT and SIGTERM raise `InterruptedRun` here (once; the second one is ignored)."""
-    seen = []
+    seen: list[int] = []
 
     def raise_once(number: int, frame: FrameType | None) -> None:
         if not seen:
@@ -122,7 +124,13 @@ class Workers:
         """Let a child do point `index` in `folder`; never raises for what happens to the child."""
         if not self._worker:
             self._order({"do": "worker"})
-            self._worker = int(self._read(None)["worker"])
+            answer = self._read(None) or {}
+            if "worker" not in answer:
+                raise StageFailed(
+                    "PL-704", "the process that starts the workers died", found=f"status {answer.get('ended')}",
+                    next_step="Read what it printed above; python -c 'import torch' may say more",
+                )  # fmt: skip
+            self._worker = int(answer["worker"])
         self._order({"do": "point", "point": index, "folder": str(folder), "wanted": sorted(wanted)})
         deadline = time.monotonic() + self._options.timeout_s if self._options.timeout_s else None
         stage = None
@@ -197,7 +205,9 @@ class Workers:
         return message
 
     def _reap(self) -> int:
-        """Our own child closed its pipe: how did it end?"""
+        """Our own child closed its pipe: how did it end (1: it was gone before)?"""
+        if not self._child:
+            return 1 << 8
         _, status = os.waitpid(self._child, 0)
         self._child = 0
         return status
@@ -255,7 +265,8 @@ def _left(folder: Path) -> dict[str, tuple[str, bool]]:
 def _death(status: int, folder: Path) -> Reason:
     """The sentence for a child that ended on its own, with the last words it printed."""
     log = folder / records.LOG
-    words = log.read_text(errors="replace").strip().splitlines()[-1:] if log.is_file() else []
+    printed = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    words = [line for line in printed if line.strip() and not line.startswith(MARK)][-1:]
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         found = signal.Signals(number).name
@@ -280,7 +291,7 @@ def _child_main(serve: Callable[[Any], None], orders: int) -> None:
         _become_child()
         serve(os.fdopen(orders, "r", encoding="utf-8"))
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a forked child must never return into its parent's code
         traceback.print_exc()
     finally:
         _flush()
@@ -347,10 +358,12 @@ def _one_point(plan: Plan, folder: Path, options: RunOptions, shared: Shared, ev
         except MemoryError:
             shared.values.clear()
             return WorkResult(_left(folder), Reason("PL-711", "the machine's memory is exhausted"), None, 1)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - whatever a tool raises is a failed stage
             traceback.print_exc()
             kind = "a broken invariant of the pipeline (please report)" if isinstance(error, InternalError) else (
                 "an error that no stage knows")  # fmt: skip
+            if options.debug:
+                emit(LogLine("", traceback.format_exc()))
             reason = Reason("PL-710", kind, found=f"{type(error).__name__}: {error}",
                             next_step="Read log.txt of the failed run")  # fmt: skip
             return WorkResult(_left(folder), reason, None, EXIT_FAILED)
@@ -376,7 +389,7 @@ def _captured(log: Path) -> Iterator[None]:
 
 def _mark(stage: str) -> None:
     _flush()
-    os.write(1, f"== {stage}\n".encode())
+    os.write(1, f"{MARK}{stage}\n".encode())
 
 
 def _flush() -> None:

@@ -63,7 +63,7 @@ class Samples(Mapping[str, NDArray[Any]]):
                 # force_zip64: numpy streams, so the size is not known when the header is written.
                 with archive.open(entry, "w", force_zip64=True) as stream:
                     np.lib.format.write_array(
-                        stream, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
+                        stream, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False
                     )
 
     @classmethod
@@ -122,7 +122,7 @@ def _array(
     if int(np.prod(shape, dtype=object)) * dtype.itemsize > LARGEST_BYTES:
         raise Refused("PL-201", f"input {leaf.name} is too large", found="x".join(map(str, shape)))
     fill = leaf.fill
-    random = np.random.Generator(np.random.Philox(key=_key(seed, stream, leaf.name)))
+    random = np.random.Generator(np.random.Philox(key=_key(seed, stream, leaf.key)))
     match fill.kind:
         case "constant":
             return np.full(shape, fill.value).astype(dtype)
@@ -139,7 +139,7 @@ def _array(
         case "file":
             values = _fitted(_from_file(leaf), shape)
             if variant == "plain" or not np.issubdtype(dtype, np.floating) or values.size == 0:
-                return np.ascontiguousarray(values)
+                return np.asarray(values, order="C")
             low, high = float(values.min()), float(values.max())
             return _rounded(_bounded(values.astype(np.float64), low, high, variant), dtype)
 
@@ -158,7 +158,8 @@ def _rounded(values: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
 def _below(values: NDArray[Any], high: float) -> NDArray[Any]:
     """`high` is excluded, also after rounding to a shorter type."""
     largest = np.nextafter(np.asarray(high, values.dtype), np.asarray(-np.inf, values.dtype))
-    return np.minimum(values, largest)
+    below: NDArray[Any] = np.minimum(values, largest)
+    return below
 
 
 def _bounded(values: NDArray[np.float64], low: float, high: float, variant: Variant) -> NDArray[np.float64]:
@@ -178,8 +179,8 @@ def _fitted(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def _from_file(leaf: TensorSpec) -> NDArray[Any]:
-    where = f"model.inputs.{leaf.name}.fill.file"
-    content = look(leaf.fill.path, leaf.name, where)
+    where = f"model.inputs.{leaf.key}.fill.file"
+    content = look(leaf.fill.path, leaf.key, where)
     path = path_of(leaf.fill.path)
     try:
         if content.kind == "image":
@@ -204,7 +205,7 @@ def _image(path: Path, leaf: TensorSpec) -> NDArray[Any]:
     from PIL import Image, UnidentifiedImageError
 
     channels, height, width = leaf.shape[-3:]
-    where = f"model.inputs.{leaf.name}.fill.file"
+    where = f"model.inputs.{leaf.key}.fill.file"
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             if image.width * image.height > _LARGEST_IMAGE:

@@ -239,12 +239,16 @@ def _dtype(node: Any, here: str) -> str:
     if isinstance(node, str) and node in ITEM_SIZES:
         return node
     text = str(node)
-    step = "bfloat16 inputs have no numpy type: give float32 and cast inside the network" * (
-        text.endswith("bfloat16")
-    )
+    plain = text.removeprefix("torch.")
+    if plain in ITEM_SIZES:
+        step = f"Type {here}={plain}"
+    else:
+        step = _did_you_mean(plain, ITEM_SIZES).lstrip(". ")
+    if plain == "bfloat16":
+        step = "bfloat16 inputs have no numpy type: give float32 and cast inside the network"
     raise Refused(
         "PL-202", f"there is no element type {text}", where=here, expected=", ".join(ITEM_SIZES),
-        next_step=step or _did_you_mean(text.removeprefix("torch."), ITEM_SIZES).lstrip(". ") or None,
+        next_step=step or None,
     )  # fmt: skip
 
 
@@ -319,10 +323,10 @@ def integer_range(dtype: str) -> tuple[int, int] | None:
 
 def _fill_fits(fill: Fill, dtype: str, here: str, *, given: bool) -> None:
     bounds = integer_range(dtype)
+    largest = {"float16": 65504.0, "float32": 3.4e38}.get(dtype, math.inf)
     if fill.kind == "file":
         return
     if bounds is None:
-        largest = {"float16": 65504.0, "float32": 3.4e38}.get(dtype, math.inf)
         values = (fill.low, fill.high) if fill.kind in ("uniform", "integers") else (fill.value,)
         outside = any(abs(value) > largest for value in values)
     elif fill.kind in ("normal", "uniform"):
@@ -378,9 +382,9 @@ def _dynamic(node: Any, shape: tuple[int, ...], here: str) -> dict[int, Axis]:
             next_step=f"Type '{here}={{0: batch}}'",
         )  # fmt: skip
     axes = {}
-    for index, value in node.items():
-        if isinstance(index, str) and re.fullmatch(r"[0-9]{1,4}", index):
-            index = int(index)
+    for written, value in node.items():
+        short = isinstance(written, str) and re.fullmatch(r"[0-9]{1,4}", written)
+        index = int(written) if short else written
         if not _is_whole(index) or not 0 <= index < len(shape):
             span = f"0 to {len(shape) - 1}" if shape else "no axis: the tensor is a scalar"
             raise Refused(

@@ -7,9 +7,12 @@ where the argument is a list or a dict (`images_0`), and is the name of the grap
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, TypeVar
+
+from pipeline.config.canonical import file_sha256
+from pipeline.errors import Refused
 
 T = TypeVar("T")
 
@@ -51,6 +54,8 @@ class TensorSpec:
         dtype: numpy's name (float32, float64, float16, int64, int32, uint8, bool ...).
         fill: how the elements are made.
         dynamic: axis index to `Axis`.
+        configured: the name that it has in `model.inputs` when the graph input is called
+            otherwise (`export.input_names`); None when it is the same.
     """
 
     name: str
@@ -58,6 +63,12 @@ class TensorSpec:
     dtype: str = "float32"
     fill: Fill = Fill()
     dynamic: Mapping[int, Axis] = field(default_factory=dict)
+    configured: str | None = None
+
+    @property
+    def key(self) -> str:
+        """What samples and messages know it by: renaming a graph input changes no number."""
+        return self.configured or self.name
 
 
 Tree: TypeAlias = "TensorSpec | tuple[Tree, ...] | dict[str, Tree]"
@@ -82,6 +93,79 @@ class InputSpecs:
     def leaves(self) -> tuple[TensorSpec, ...]:
         """Every tensor, in the order of the flattened call."""
         return tuple(leaf for argument in self.arguments for leaf in _leaves(argument.tree))
+
+    @property
+    def axes(self) -> dict[str, tuple[Axis, int]]:
+        """Name of each dynamic axis to the axis and its example size, in the order of the call."""
+        found: dict[str, tuple[Axis, int]] = {}
+        for leaf in self.leaves:
+            for index, axis in sorted(leaf.dynamic.items()):
+                found.setdefault(axis.name, (axis, leaf.shape[index]))
+        return found
+
+    def renamed(self, names: Sequence[str]) -> InputSpecs:
+        """The same inputs with other names in the graph.
+
+        Args:
+            names: one for each leaf; what comes after them names parameters and is left alone.
+
+        Raises:
+            Refused: fewer names than inputs, or a name twice.
+        """
+        leaves = self.leaves
+        if len(names) < len(leaves):
+            raise Refused(
+                "PL-204", "there are fewer input names than inputs", where="export.input_names",
+                found=f"{len(names)} names", expected=f"{len(leaves)}: {', '.join(leaf.name for leaf in leaves)}",
+                next_step=f"Type 'export.input_names=[{','.join([*names, *(leaf.name for leaf in leaves[len(names) :])])}]'",
+            )  # fmt: skip
+        twice = next((name for name in names if list(names).count(name) > 1), None)
+        if twice is not None:
+            raise Refused(
+                "PL-204", "a name stands twice", where="export.input_names", found=twice,
+                next_step="Give every input and parameter a name of its own",
+            )  # fmt: skip
+        rest = iter(names)
+
+        def with_names(tree: Tree) -> Tree:
+            if isinstance(tree, TensorSpec):
+                return replace(tree, name=next(rest), configured=tree.key)
+            if isinstance(tree, dict):
+                return {branch: with_names(inner) for branch, inner in tree.items()}
+            return tuple(with_names(inner) for inner in tree)
+
+        return InputSpecs(tuple(replace(one, tree=with_names(one.tree)) for one in self.arguments))
+
+    def data(self) -> list[Any]:
+        """JSON data that is the same for the same inputs; a file is in it by its content."""
+        from pipeline.samples.files import path_of
+
+        def described(tree: Tree) -> Any:
+            if isinstance(tree, TensorSpec):
+                fill: dict[str, Any] = {"kind": tree.fill.kind, "low": tree.fill.low, "high": tree.fill.high,
+                        "value": tree.fill.value}  # fmt: skip
+                if tree.fill.kind == "file":
+                    fill["sha256"] = file_sha256(path_of(tree.fill.path))
+                return {
+                    "name": tree.name, "key": tree.key, "shape": list(tree.shape), "dtype": tree.dtype,
+                    "fill": fill,
+                    "dynamic": [
+                        [index, axis.name, axis.min, axis.max, axis.multiple_of]
+                        for index, axis in sorted(tree.dynamic.items())
+                    ],
+                }  # fmt: skip
+            if isinstance(tree, dict):
+                return {"dict": [[branch, described(inner)] for branch, inner in tree.items()]}
+            return {"list": [described(inner) for inner in tree]}
+
+        return [[one.name, one.passing, described(one.tree)] for one in self.arguments]
+
+    def files(self) -> dict[str, str]:
+        """Path text of every file that fills an input -> sha256 of its bytes."""
+        from pipeline.samples.files import path_of
+
+        paths = sorted({leaf.fill.path for leaf in self.leaves if leaf.fill.kind == "file"})
+        return {text: file_sha256(path_of(text)) for text in paths}
 
     def call_arguments(
         self, values: Mapping[str, Any], convert: Callable[[Any], T]

@@ -1,0 +1,226 @@
+"""Which exporter is asked, in which order, and what came of it. Imports torch."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import onnx.printer
+
+from pipeline.config.code import public_version
+from pipeline.errors import InternalError, PipelineError, StageFailed
+from pipeline.events import Emit, Finding, LogLine
+from pipeline.exporters.attempts import Attempt, Attempts
+from pipeline.exporters.boundary import Boundary
+from pipeline.exporters.capture import STAGE, captured
+from pipeline.exporters.conversion import convert_upwards, refuse_invalid
+from pipeline.exporters.failures import OTHER_CODE, OWN_TRANSLATION, explained
+from pipeline.exporters.flat import leaves, prepared
+from pipeline.exporters.holding import Exported, Held, hold, opset_of
+from pipeline.exporters.names import check_against_network
+from pipeline.exporters.opsets import DYNAMO_NATIVE, Exporter, torchscript_newest
+from pipeline.exporters.parameters import exporters
+from pipeline.exporters.symbolics import registered, translations
+from pipeline.exporters.weights import Origins, state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from pipeline.exporters.config import ExportConfig
+    from pipeline.graph.bare import BareModel
+    from pipeline.parity.signature import Signature
+    from pipeline.sources.network import Network
+
+#: What the system says when there is no room: no space, or a quota that is used up.
+DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+#: torch's exporters keep their state in globals: one export at a time in a process.
+_ONE_AT_A_TIME: Final = threading.Lock()
+
+
+def export(
+    network: Network,
+    values: Mapping[str, NDArray[Any]],
+    signature: Signature,
+    config: ExportConfig,
+    *,
+    opset: int,
+    parameter_names: Sequence[str],
+    emit: Emit,
+    private_apis: bool,
+    scratch: Path,
+) -> tuple[BareModel, Attempts]:
+    """Export a network to a bare model.
+
+    Args:
+        network: as it runs; afterwards it is as before.
+        values: export inputs, leaf name to array.
+        signature: the outputs and their dimensions.
+        config: what was asked.
+        opset: of ai.onnx; within `opsets.check_opset`.
+        parameter_names: names for the first tensors of the network's state
+            (`export.input_names` beyond the inputs).
+        emit: gets log lines and findings.
+        private_apis: whether hooks inside torch may be used for speed; the bytes are the same.
+        scratch: an existing empty folder that lives at least as long as the bare model.
+
+    Returns:
+        The graph with its weights held aside, and every attempt.
+
+    Raises:
+        Refused: names that contradict the network's own.
+        StageFailed: no exporter could; the reason is that of the exporter that was asked first, or
+            was asked for.
+    """
+    _check_names(network, signature, parameter_names)
+    with _ONE_AT_A_TIME:
+        job = _Job(
+            network, values, signature, config, opset, tuple(parameter_names), emit, private_apis, scratch
+        )
+        return job.run()
+
+
+@dataclass(frozen=True)
+class _Job:
+    network: Network
+    values: Mapping[str, NDArray[Any]]
+    signature: Signature
+    config: ExportConfig
+    opset: int
+    parameter_names: tuple[str, ...]
+    emit: Emit
+    private_apis: bool
+    scratch: Path
+
+    def run(self) -> tuple[BareModel, Attempts]:
+        attempts: list[Attempt] = []
+        failures: list[StageFailed] = []
+        for exporter in exporters(self.config, self.opset):
+            try:
+                held, attempt = self._try(exporter)
+            except StageFailed as failed:
+                failures.append(failed)
+                attempts.append(Attempt(exporter, self.opset, "failed", failed.reason))
+                continue
+            attempts.append(attempt)
+            self._report(attempts, held)
+            return held.model, Attempts(tuple(attempts), held.frozen, held.parameters)
+        raise self._none(attempts, failures)
+
+    def _try(self, exporter: Exporter) -> tuple[Held, Attempt]:
+        folder = self.scratch / exporter
+        folder.mkdir(exist_ok=True)
+        asked = min(self.opset, torchscript_newest()) if exporter == "torchscript" else self.opset
+        with captured(self.emit) as caught:
+            try:
+                with prepared(self.network, self.config.training):
+                    exported = self._ask(exporter, asked, folder)
+            except (PipelineError, InternalError, MemoryError):
+                raise
+            except Exception as error:
+                if isinstance(error, OSError) and error.errno in DISK_FULL:
+                    raise
+                raise explained(error, exporter, asked, self.config.exporter, self.network) from error
+        exported.frozen = (*caught.frozen, *exported.frozen)
+        self._settle_opset(exported, exporter, asked)
+        held = hold(
+            exported,
+            Boundary(self.network.specs.leaves, self.signature),
+            Origins(self.network.tensors()),
+            self.config,
+            producer_version=public_version("torch"),
+        )
+        converted = asked if asked != self.opset else None
+        return held, Attempt(exporter, self.opset, "passed", converted_from=converted)
+
+    def _ask(self, exporter: Exporter, opset: int, folder: Path) -> Exported:
+        tensors = leaves(self.network, self.values)
+        found = translations(
+            self.config.custom_symbolics, exporter, opset, required=self.config.exporter != "auto"
+        )
+        if exporter == "torchscript":
+            from pipeline.exporters import torchscript
+
+            with registered(found, opset):
+                return torchscript.export(
+                    self.network, tensors, self.signature.names, self.config, opset=opset,
+                    parameter_names=self.parameter_names, private_apis=self.private_apis, scratch=folder,
+                    say=self._say,
+                )  # fmt: skip
+        from pipeline.exporters import dynamo
+
+        return dynamo.export(
+            self.network, tensors, self.signature.names, self.config, opset=opset,
+            parameter_names=self.parameter_names, translations=found,
+        )  # fmt: skip
+
+    def _settle_opset(self, exported: Exported, exporter: Exporter, asked: int) -> None:
+        """The graph has the asked opset, by a converter where that is upwards, or the attempt failed."""
+        written = opset_of(exported.model)
+        if written != asked:
+            raise StageFailed(
+                "PL-312",
+                f"the exporter left opset {written}",
+                where=f"export.exporter={exporter}",
+                found=f"opset {written}",
+                expected=f"opset {asked}",
+                next_step=f"Type export.opset={written}",
+            )
+        if asked < self.opset:
+            convert_upwards(exported, self.opset, asked)
+            if (reached := opset_of(exported.model)) != self.opset:
+                raise InternalError(f"the converter left opset {reached} instead of {self.opset}")
+        if exporter == "dynamo" and asked < DYNAMO_NATIVE:
+            refuse_invalid(exported, asked, DYNAMO_NATIVE)
+
+    def _report(self, attempts: Sequence[Attempt], held: Held) -> None:
+        for attempt in attempts:
+            if attempt.reason is not None:
+                self._say(f"{attempt.exporter} did not export the network, so another exporter was asked: "
+                          f"{attempt.reason.sentence()}")  # fmt: skip
+        if self.config.verbose and attempts[-1].exporter == "dynamo":
+            # TorchScript prints its graph itself.
+            self.emit(LogLine(STAGE, onnx.printer.to_text(held.model.parsed())))
+
+    def _say(self, text: str) -> None:
+        self.emit(Finding(STAGE, "info", text))
+
+    def _none(self, attempts: Sequence[Attempt], failures: Sequence[StageFailed]) -> StageFailed:
+        """The first failure, with the step that the other failures leave open; attempts are recorded."""
+        first = failures[0]
+        reason = first.reason
+        if reason.next_step is None:
+            # Dynamo made the graph and only its way down to an older opset failed.
+            native = any(one.reason.code in ("PL-312", "PL-314") for one in failures[1:])
+            step = (
+                f"Type export.opset={DYNAMO_NATIVE}"
+                if native
+                else OWN_TRANSLATION
+                if reason.code == "PL-310"
+                else OTHER_CODE
+            )
+            others = " and ".join(attempt.exporter for attempt in attempts[1:])
+            failed = StageFailed(
+                reason.code,
+                reason.message + (f", and {others} failed too" if others and not native else ""),
+                where=reason.where,
+                found=reason.found,
+                expected=reason.expected,
+                next_step=step + (", which the dynamo exporter can write" if native else ""),
+            )
+            failed.__cause__ = first.__cause__
+            first = failed
+        first.recorded = {"attempts": [attempt.to_json() for attempt in attempts]}  # type: ignore[attr-defined]
+        return first
+
+
+def _check_names(network: Network, signature: Signature, parameter_names: Sequence[str]) -> None:
+    own = [name for name, _ in state(network.module)]
+    others = [name for name in network.tensors() if name not in set(own)]
+    inputs = [leaf.name for leaf in network.specs.leaves]
+    check_against_network(inputs, signature.names, parameter_names, own, others)

@@ -1,0 +1,104 @@
+"""The last block of a run: what was made, how well it matches, where it is; or why there is nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.errors import EXIT_MADE, EXIT_REFUSED, Reason
+from pipeline.events import RunFinished
+from pipeline.report.terminal import STYLES, Line
+from pipeline.report.units import count, duration, figure, margin, place, size
+
+LABEL: Final = "bold"
+#: What an error is measured in, by the criterion that came nearest to its tolerance.
+METRICS: Final = {
+    "scale": "max |difference| / max |reference|",
+    "channel": "max |difference| / max |reference| of its channel",
+    "element": "max |difference| / |reference|",
+    "fixed": "max |difference|, allowed atol + rtol |reference|",
+    "exact": "share of elements that differ",
+    "set": "boxes and scores, matched as sets",
+}
+
+
+def block(finished: RunFinished) -> list[Line]:
+    """The lines for one finished point."""
+    if finished.exit_code == EXIT_MADE:
+        return made_block(finished)
+    return failed_block(finished)
+
+
+def made_block(finished: RunFinished) -> list[Line]:
+    """For a run directory that is whole: made now, or found there and verified."""
+    row = finished.row
+    where = place(finished.directory or "")
+    if finished.reused:
+        first = ("there", f"{where} (made before, verified now: whole and unchanged)", STYLES["passed"])
+    else:
+        first = ("made", where, STYLES["passed"])
+    lines: list[Line] = [first, ("model", _model(row), LABEL), _match(row)]
+    if not finished.reused and row.get("seconds") is not None:
+        cached = ", every stage that can be from the cache" if row.get("cached") else ""
+        lines.append(("took", duration(row["seconds"]) + cached, LABEL))
+    return lines
+
+
+def _model(row: Mapping[str, Any]) -> str:
+    parts = ["model.onnx"]
+    if row.get("size_bytes") is not None:
+        parts.append(size(row["size_bytes"]))
+    if row.get("opset") is not None:
+        parts.append(f"opset {row['opset']}")
+    if row.get("nodes") is not None:
+        parts.append(count(row["nodes"], "node"))
+    if row.get("exporter"):
+        parts.append(f"by {row['exporter']}")
+    return ", ".join(parts)
+
+
+def _match(row: Mapping[str, Any]) -> Line:
+    """How well it matches: the worst output, its error and metric, and the room to the tolerance."""
+    proved = row.get("status") != "vacuous"
+    label, style = ("matches", LABEL) if proved else ("vacuous", STYLES["vacuous"])
+    unproved = row.get("unproved")
+    if row.get("error") is None:
+        return ("unproved", unproved or "the outputs were not compared", STYLES["vacuous"])
+    compared = int(row.get("compared") or 1)
+    which = f"worst of {compared}: " if compared > 1 else ""
+    metric = METRICS.get(row.get("criterion", "scale"), row.get("criterion"))
+    text = (
+        f"{which}{row.get('output') or 'output'}, error {figure(row['error'])}, "
+        f"tolerance {figure(row.get('tolerance'))}, margin {margin(row.get('margin'), row['error'])} "
+        f"({metric})"
+    )
+    return (label, f"{text}; {unproved}" if unproved else text, style)
+
+
+def failed_block(finished: RunFinished) -> list[Line]:
+    """For a run that did not reach its end: stage, code, sentence, and where log and record lie."""
+    row = finished.row
+    stage = row.get("stage") or "run"
+    interrupted = (finished.reason or {}).get("code") == "PL-707"
+    if finished.exit_code == EXIT_REFUSED:
+        label = "refused"
+    else:
+        label = "interrupted" if interrupted else "failed"
+    lines: list[Line] = [(label, f"in {stage}" if interrupted else stage, STYLES[label])]
+    if finished.reason is not None and not interrupted:
+        lines.append(("reason", reason_text(finished.reason), LABEL))
+    if row.get("error") is not None:
+        lines.append(_match({**row, "status": "failed"}))
+        lines[-1] = ("worst", lines[-1][1], LABEL)
+    if finished.directory:
+        folder = Path(finished.directory)
+        for name, file in (("log", "log.txt"), ("record", "run.json")):
+            if (folder / file).is_file():
+                lines.append((name, place(folder / file), LABEL))
+    return lines
+
+
+def reason_text(reason: Mapping[str, Any]) -> str:
+    """`PL-310: the sentence`."""
+    return f"{reason['code']}: {Reason(**reason).sentence()}"

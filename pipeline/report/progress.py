@@ -1,0 +1,193 @@
+"""The stages of one point as they go by: a live list on a terminal, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol, TextIO
+
+from pipeline.events import (
+    Event,
+    Finding,
+    LogLine,
+    Progress,
+    RunStarted,
+    StageFinished,
+    StageStarted,
+)
+from pipeline.report.terminal import STYLES, console, is_live
+from pipeline.report.units import duration
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+#: How often the live list is drawn, per second.
+REFRESH_PER_S: Final = 8
+NAME_WIDTH: Final = 10
+STATUS_WIDTH: Final = 8
+TIME_WIDTH: Final = 11
+
+
+class View(Protocol):
+    """Shows the events of a run while it goes on."""
+
+    def start(self) -> None:
+        """Begin; called when no process will be forked any more."""
+
+    def show(self, event: Event) -> None:
+        """Take in one event."""
+
+    def stop(self) -> None:
+        """Leave the screen in its last state."""
+
+
+def stage_view(stream: TextIO, *, debug: bool = False) -> View:
+    """The view that fits `stream`.
+
+    Args:
+        stream: where progress goes.
+        debug: show log lines (tracebacks) too.
+    """
+    return LiveStages(stream, debug) if is_live(stream) else PlainStages(stream, debug)
+
+
+@dataclass
+class StageLine:
+    """What is known of a stage: its line in the list."""
+
+    name: str
+    status: str = "waiting"
+    seconds: float = 0.0
+    note: str = ""
+    started: float = 0.0  #: by time.perf_counter
+
+
+@dataclass
+class StageList:
+    """The stages of a plan and how far they are."""
+
+    label: str = ""
+    lines: dict[str, StageLine] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def take(self, event: Event) -> None:
+        """Take in one event."""
+        if isinstance(event, RunStarted):
+            self.label = event.label
+            self.lines = {name: StageLine(name) for name in event.stages}
+        elif isinstance(event, StageStarted):
+            line = self._line(event.stage)
+            line.status, line.started = "running", time.perf_counter()
+        elif isinstance(event, Progress):
+            line = self._line(event.stage)
+            if line.status == "running":
+                line.note = f"{event.done:g} of {event.total:g} {event.unit}"
+        elif isinstance(event, StageFinished):
+            line = self._line(event.stage)
+            line.status = "cached" if event.cache == "hit" and event.status == "passed" else event.status
+            line.seconds, line.note = event.seconds, event.summary or _why(event.reason)
+        elif isinstance(event, Finding):
+            (self.warnings if event.level == "warning" else self.notes).append(_finding(event))
+
+    def _line(self, name: str) -> StageLine:
+        return self.lines.setdefault(name, StageLine(name))
+
+
+class LiveStages:
+    """Redrawn in place; the clock of the running stage ticks."""
+
+    def __init__(self, stream: TextIO, debug: bool) -> None:
+        self._stream = stream
+        self._debug = debug
+        self._stages = StageList()
+        self._live: Live | None = None
+
+    def start(self) -> None:
+        from rich.live import Live
+
+        self._live = Live(
+            console=console(self._stream), get_renderable=self._draw, refresh_per_second=REFRESH_PER_S,
+            redirect_stdout=False, redirect_stderr=False, vertical_overflow="visible",
+        )  # fmt: skip
+        self._live.start()
+
+    def show(self, event: Event) -> None:
+        self._stages.take(event)
+        if self._debug and isinstance(event, LogLine) and self._live is not None:
+            self._live.console.print(event.text, soft_wrap=True)
+
+    def stop(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def _draw(self) -> Table:
+        from rich.table import Table
+        from rich.text import Text
+
+        stages = self._stages
+        whole = Table.grid(padding=0)
+        if stages.label:
+            whole.add_row(Text(stages.label, style="bold"))
+        table = Table.grid(padding=(0, 2, 0, 0))
+        table.add_column(min_width=NAME_WIDTH, no_wrap=True)
+        table.add_column(min_width=STATUS_WIDTH, no_wrap=True)
+        table.add_column(min_width=TIME_WIDTH - 2, no_wrap=True, justify="right")
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for line in list(stages.lines.values()):
+            seconds = time.perf_counter() - line.started if line.status == "running" else line.seconds
+            table.add_row(
+                f"  {line.name}",
+                Text(line.status, style=STYLES.get(line.status, "green")),
+                "" if line.status in ("waiting", "not reached") else duration(seconds),
+                Text(line.note, style="dim"),
+            )
+        whole.add_row(table)
+        for text in stages.notes:
+            whole.add_row(Text(f"  note: {text}"))
+        for text in stages.warnings:
+            whole.add_row(Text(f"  warning: {text}", style=STYLES["warning"]))
+        return whole
+
+
+class PlainStages:
+    """One line when a stage has ended, and one for each warning."""
+
+    def __init__(self, stream: TextIO, debug: bool) -> None:
+        self._stream = stream
+        self._debug = debug
+
+    def start(self) -> None:
+        """Nothing has to be set up."""
+
+    def stop(self) -> None:
+        """Nothing is left open."""
+
+    def show(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._say(event.label)
+        elif isinstance(event, StageFinished):
+            lines = StageList()
+            lines.take(event)
+            line = lines.lines[event.stage]
+            self._say(
+                f"  {line.name:<{NAME_WIDTH}} {line.status:<{STATUS_WIDTH}} "
+                f"{duration(line.seconds):>{TIME_WIDTH - 2}}  {line.note}".rstrip()
+            )
+        elif isinstance(event, Finding):
+            self._say(f"  {'warning' if event.level == 'warning' else 'note'}: {_finding(event)}")
+        elif isinstance(event, LogLine) and self._debug:
+            self._say(event.text)
+
+    def _say(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
+
+
+def _finding(event: Finding) -> str:
+    return event.message if event.stage in ("", "run") else f"{event.stage}: {event.message}"
+
+
+def _why(reason: dict[str, Any] | None) -> str:
+    return f"{reason['code']}: {reason['message']}" if reason else ""

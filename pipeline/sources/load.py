@@ -1,0 +1,195 @@
+"""From the configuration to the live network. Imports torch."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import numpy as np
+import torch
+
+from pipeline.config.canonical import names_file
+from pipeline.errors import Refused
+from pipeline.events import Emit, Event, Finding
+from pipeline.locations import is_packaged
+from pipeline.samples.spec import InputSpecs
+from pipeline.sources.config import ModelConfig
+from pipeline.sources.device import refuse_missing_device, refuse_unusable_device
+from pipeline.sources.live import calibrate, make_live
+from pipeline.sources.network import Network
+from pipeline.sources.user_code import call, find_callable
+
+_STAGE: Final = "source"
+#: Elements of a tensor that are looked at to see whether it depends on the seed.
+_LOOKED_AT: Final = 256
+
+
+def nobody(event: Event) -> None:
+    """Findings that nobody asked for."""
+
+
+def load(
+    config: ModelConfig,
+    *,
+    seed: int,
+    device: str,
+    specs: InputSpecs,
+    private_apis: bool = True,
+    emit: Emit = nobody,
+) -> Network:
+    """Build the network, load or draw its weights, prepare it.
+
+    Args:
+        config: the section `model`.
+        seed: of random weights.
+        device: "cpu" or "cuda".
+        specs: the inputs, which random weights are calibrated on.
+        private_apis: whether process-wide tricks may be used for speed.
+        emit: gets findings.
+
+    Raises:
+        Refused: the device is not there, a callable fails or gives no network, the weights cannot
+            be loaded or do not fit, or the inputs do not fit.
+    """
+    refuse_missing_device(device)
+    refuse_unusable_device(device)
+    live = config.weights is None and config.init == "live"
+    if live and not _is_known_to_be_random(config):
+        live = not _has_weights_of_its_own(config, seed, private_apis, emit)
+    make = partial(_make, config, seed=seed, device=device, specs=specs, private_apis=private_apis, live=live)
+    network = make(emit=emit)
+    network.build = make
+    return network
+
+
+def _make(
+    config: ModelConfig,
+    *,
+    seed: int,
+    device: str,
+    specs: InputSpecs,
+    private_apis: bool,
+    live: bool,
+    emit: Emit = nobody,
+) -> Network:
+    """The network; the same at every call with the same arguments."""
+    with seeded(seed):
+        module = _build(config, private_apis)
+    if config.weights is not None and names_file(config.weights):
+        from pipeline.sources.checkpoint import load_weights
+
+        load_weights(module, config.weights, trust_pickle=config.trust_pickle, emit=emit)
+    training = frozenset(name for name, inner in module.named_modules() if inner.training)
+    network = Network(module.eval(), specs, config.outputs, training_modules=training)
+    if live:
+        _calibrate_if_it_fits(network, config, seed, emit)
+    if config.prepare is not None:
+        with seeded(seed):
+            module = _prepared(config, module)
+    network.module = module.eval().to(device)
+    network.device = device
+    network.refuse_unfitting_call()
+    return network
+
+
+def _calibrate_if_it_fits(network: Network, config: ModelConfig, seed: int, emit: Emit) -> None:
+    """Before `model.prepare`, which may fold the batch statistics into other weights."""
+    make_live(network.module.cpu(), seed=seed)
+    try:
+        network.refuse_unfitting_call()
+        calibrate(network, seed=seed)
+    except Refused as error:
+        if config.prepare is None:
+            raise
+        emit(
+            Finding(
+                _STAGE,
+                "warning",
+                "the random weights were not calibrated, because the network takes its inputs only after "
+                f"model.prepare ({error.reason.message})",
+            )
+        )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global generators of torch, numpy and Python begin from `seed`; afterwards they are as before."""
+    kept = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
+
+
+def _build(config: ModelConfig, private_apis: bool) -> torch.nn.Module:
+    if config.source == "torchvision":
+        from pipeline.sources.torchvision_source import build_torchvision
+
+        return build_torchvision(config, private_apis=private_apis)
+    assert config.factory is not None
+    build = find_callable(config.factory, "model.factory")
+    found = call(config.factory, "model.factory", build, **config.args)
+    return _module(found, config.factory, "model.factory")
+
+
+def _prepared(config: ModelConfig, module: torch.nn.Module) -> torch.nn.Module:
+    assert config.prepare is not None
+    prepare = find_callable(config.prepare, "model.prepare")
+    found = call(config.prepare, "model.prepare", prepare, module)
+    # A preparation may change the network in place and return nothing.
+    return module if found is None else _module(found, config.prepare, "model.prepare")
+
+
+def _module(found: object, text: str, key: str) -> torch.nn.Module:
+    if isinstance(found, torch.nn.Module):
+        return found
+    if isinstance(found, type) and issubclass(found, torch.nn.Module):
+        step = "Return an instance: call the class"
+    else:
+        step = "Return the network that the callable builds"
+    raise Refused(
+        "PL-229", f"{key} gave no network", where=key, found=f"{type(found).__name__} from {text}",
+        expected="a torch.nn.Module", next_step=step,
+    )  # fmt: skip
+
+
+def _is_known_to_be_random(config: ModelConfig) -> bool:
+    """Whether it is a network of torchvision without weights, or one that ships with the pipeline."""
+    return config.source == "torchvision" or (config.factory is not None and is_packaged(config.factory))
+
+
+def _has_weights_of_its_own(config: ModelConfig, seed: int, private_apis: bool, emit: Emit) -> bool:
+    """Whether the factory loads weights: a parameter is then the same whatever the seed is.
+
+    Such a network is left alone, whole: nobody wants trained weights to be changed.
+    """
+    looks = []
+    for tried in (seed, (seed + 1) % 2**32):
+        with seeded(tried):
+            looks.append(_look(_build(config, private_apis)))
+    fixed = sorted(name for name in looks[0] if looks[0][name] == looks[1].get(name))
+    if fixed:
+        emit(Finding(_STAGE, "info", f"the factory's weights do not depend on the seed ({fixed[0]} and "
+                     f"{len(fixed) - 1} more), so they are left as they are"))  # fmt: skip
+    return bool(fixed)
+
+
+def _look(module: torch.nn.Module) -> dict[str, str]:
+    """Name to a digest of some elements of every parameter, and running statistic, that is no constant."""
+    looks = {}
+    tensors = [*module.named_parameters(), *((n, b) for n, b in module.named_buffers() if "running_" in n)]
+    for name, tensor in tensors:
+        flat = tensor.detach().reshape(-1)
+        some = flat[:: max(1, flat.numel() // _LOOKED_AT)][: _LOOKED_AT + 1].cpu().double()
+        if some.numel() and bool((some != some[0]).any()):
+            looks[name] = hashlib.sha256(some.numpy().tobytes()).hexdigest()
+    return looks

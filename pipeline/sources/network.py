@@ -1,0 +1,167 @@
+"""A network as every later stage sees it: a module, its inputs, its outputs by name. Imports torch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError, Refused
+from pipeline.samples.spec import InputSpecs
+from pipeline.sources.outputs import flatten_outputs
+
+#: What a network raises when it is called with something that it does not take.
+_DOES_NOT_FIT: Final = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    AttributeError,
+    AssertionError,
+)
+
+
+@dataclass
+class Network:
+    """A network, ready to run.
+
+    Attributes:
+        module: in eval mode.
+        specs: its inputs; a leaf's name is the name of the graph input.
+        output_names: names of the flattened outputs; None: keys of a dict, else `output1...`.
+        device: "cpu" or "cuda".
+        build: makes the same network anew, for `fresh`.
+        training_modules: names of the modules that were in training mode when they were built;
+            for an export that is to preserve it.
+    """
+
+    module: torch.nn.Module
+    specs: InputSpecs
+    output_names: tuple[str, ...] | None = None
+    device: str = "cpu"
+    build: Callable[[], Network] | None = field(default=None, repr=False)
+    training_modules: frozenset[str] = field(default=frozenset(), repr=False)
+    _ran: bool = field(default=False, init=False, repr=False)
+
+    def arguments(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """`(args, kwargs)` of the call: tensors of their own on the device, in the structure of the specs.
+
+        Args:
+            values: leaf name to array.
+        """
+
+        def tensor(array: NDArray[Any]) -> torch.Tensor:
+            # A copy: a network that writes into its input must not change the samples.
+            return torch.from_numpy(np.array(array)).to(self.device)
+
+        return self.specs.call_arguments(values, tensor)
+
+    def run(self, values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """The flattened outputs by name, computed without gradients.
+
+        Args:
+            values: leaf name to array.
+
+        Raises:
+            Refused: the very first call fails (the inputs do not fit), or the outputs cannot be
+                named. What a later call raises goes through as it is.
+        """
+        args, kwargs = self.arguments(values)
+        try:
+            with torch.no_grad():
+                outputs = self.module(*args, **kwargs)
+        except PipelineError:
+            raise
+        except _DOES_NOT_FIT as error:
+            if self._ran:
+                raise
+            raise inputs_do_not_fit(error, values) from error
+        self._ran = True
+        return {name: _array(tensor) for name, tensor in self.flatten(outputs).items()}
+
+    def flatten(self, outputs: Any) -> dict[str, torch.Tensor]:
+        """Name to tensor, in flattened order (see `pipeline.sources.outputs`).
+
+        Raises:
+            Refused: something is no tensor, or the names do not fit.
+        """
+        return flatten_outputs(outputs, self.output_names)
+
+    def fresh(self) -> Network:
+        """The same network, built anew: an exporter may leave a module damaged."""
+        if self.build is None:
+            raise Refused(
+                "PL-229", "the network cannot be built a second time", where="model",
+                next_step="Name it by model.factory",
+            )  # fmt: skip
+        network = self.build()
+        network.build = self.build
+        return network
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Parameters and buffers by qualified name; a shared tensor stands under its first name."""
+        return {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+
+    def refuse_unfitting_call(self) -> None:
+        """Hold number and names of the inputs against the signature of forward.
+
+        Raises:
+            Refused: too many, too few, or a keyword that forward does not have.
+        """
+        forward = self.module.forward
+        try:
+            signature = inspect.signature(forward)
+        except (TypeError, ValueError):
+            return  # a compiled forward says nothing of itself
+        args, kwargs = self.specs.call_arguments(
+            {leaf.name: None for leaf in self.specs.leaves}, lambda _: None
+        )
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            names = ", ".join(
+                f"{one.name} ({one.passing})" if one.passing == "keyword" else one.name
+                for one in self.specs.arguments
+            )
+            raise Refused(
+                "PL-230", f"the inputs do not fit the network: {error}", where="model.inputs", found=names,
+                expected=f"what {type(self.module).__name__}.forward{signature} takes",
+                next_step="Type 'model.inputs={NAME: {shape: [...]}}' with one entry for each argument",
+            ) from error  # fmt: skip
+
+
+def inputs_do_not_fit(error: BaseException, values: Mapping[str, Any]) -> Refused:
+    """The sentence for a call that failed on the inputs of the configuration."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    found = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in values.items())
+    return Refused(
+        "PL-230",
+        f"the inputs do not fit the network: {type(error).__name__}: {lines[0].rstrip('.')}",
+        where=_place(error) or "model.inputs",
+        found=found,
+        next_step="Compare model.inputs with what the network's forward takes",
+    )
+
+
+def _place(error: BaseException) -> str | None:
+    """file:line of the innermost frame outside of torch and of the pipeline."""
+    place, trace = None, error.__traceback__
+    while trace is not None:
+        module = str(trace.tb_frame.f_globals.get("__name__", ""))
+        if module.split(".")[0] not in ("torch", "pipeline", "inspect"):
+            place = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    tensor = tensor.detach().cpu().resolve_conj().resolve_neg()
+    if tensor.dtype is torch.bfloat16:
+        tensor = tensor.float()  # numpy has no such type; every bfloat16 is a float32
+    return tensor.numpy()

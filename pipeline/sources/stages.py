@@ -1,0 +1,100 @@
+"""The stage that makes the live network. No torch until it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pipeline.config.code import parse_callable
+from pipeline.errors import InternalError
+from pipeline.samples.spec import InputSpecs
+from pipeline.sources.config import ModelConfig
+from pipeline.sources.identity import SourceIdentity
+from pipeline.stage import KeyParts, Verdict, Workspace
+
+
+@dataclass(frozen=True)
+class SourceStage:
+    """Builds or loads the network.
+
+    Attributes:
+        model: `outputs` are the names in the graph.
+        identity: of the same `model`.
+        specs: named as in the graph.
+        seed: of random weights.
+        device: "cpu" or "cuda".
+        private_apis: whether process-wide tricks may be used for speed.
+    """
+
+    model: ModelConfig
+    identity: SourceIdentity
+    specs: InputSpecs
+    seed: int
+    device: str
+    private_apis: bool
+
+    name: ClassVar[str] = "source"
+    takes: ClassVar[tuple[str, ...]] = ()
+    makes: ClassVar[tuple[str, ...]] = ("network",)
+    storable: ClassVar[bool] = False
+    on_demand: ClassVar[bool] = True  #: made when a stage that really runs asks for it
+
+    def key_parts(self) -> KeyParts:
+        """Everything but paths: code and weights count by their digests."""
+        extra = {"code": self.identity.code}
+        if self.identity.weights is not None:
+            extra["weights"] = self.identity.weights
+        return KeyParts(
+            config={
+                "source": self.model.source,
+                "name": self.identity.label if self.model.source == "torchvision" else None,
+                "factory": _canonical(self.model.factory, "model.factory"),
+                "prepare": _canonical(self.model.prepare, "model.prepare"),
+                "args": self.model.args,
+                "init": self.model.init if self.model.weights is None else None,
+                "inputs": self.specs.data(),
+                "outputs": list(self.model.outputs) if self.model.outputs is not None else None,
+                "seed": self.seed,
+                "device": self.device,
+            },
+            code=("pipeline.sources.load", "pipeline.sources.torchvision_source"),
+            packages=self.identity.packages,
+            extra=extra,
+        )
+
+    def requires(self, workspace: Workspace) -> None:
+        """It takes nothing."""
+
+    def run(self, workspace: Workspace) -> Verdict:
+        """Put the network."""
+        from pipeline.sources.load import load
+
+        network = load(
+            self.model,
+            seed=self.seed,
+            device=self.device,
+            specs=self.specs,
+            private_apis=self.private_apis,
+            emit=workspace.emit,
+        )
+        workspace.put("network", network)
+        parameters = sum(parameter.numel() for parameter in network.module.parameters())
+        return Verdict(summary=f"{self.identity.label}, {_count(parameters)} parameters")
+
+    def ensures(self, workspace: Workspace) -> None:
+        """The network is in eval mode and whole in memory."""
+        network: Any = workspace.get("network")
+        training = [name for name, module in network.module.named_modules() if module.training]
+        if training:
+            raise InternalError(f"the network was handed over in training mode: {training[:3]}")
+
+
+def _canonical(text: str | None, key: str) -> str | None:
+    return parse_callable(text, key).canonical if text is not None else None
+
+
+def _count(number: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return str(number)

@@ -1,0 +1,221 @@
+"""Importing and calling what a configuration names: a factory, a preparation.
+
+A file is imported under a name made of its own name, never of its folder: names of modules go into
+the ONNX file, and the same request gives the same bytes in every folder.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from pipeline.config.code import CallableSpec, parse_callable
+from pipeline.config.schema import near
+from pipeline.errors import PipelineError, Refused
+from pipeline.locations import PREFIX, is_packaged
+
+#: The package, which is no real one, under which single files are imported.
+_FILES: Final = "network_file"
+#: Modules from here down are never imported anew for a file that lies above them.
+_INSTALLED: Final = ("site-packages", "dist-packages")
+
+
+def find_callable(text: str, key: str) -> Callable[..., Any]:
+    """Import the module and take the callable out of it.
+
+    Args:
+        text: `pkg.module:name`, `path/to/file.py:name` or `pkg://models/file.py:name`.
+        key: where it stands in the configuration.
+
+    Raises:
+        Refused: it does not import, or there is no such callable.
+    """
+    spec = parse_callable(text, key)
+    try:
+        with _importable(spec):
+            module = _import(spec)
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise Refused(
+            "PL-227", f"the module behind {key} does not import: {_first_line(error)}", where=_place(error, spec) or key,
+            found=text, next_step=f"Mend it until python -c 'import {spec.module or (spec.path or Path()).stem}' works",
+        ) from error  # fmt: skip
+    found: Any = module
+    for part in spec.name.split("."):
+        if not hasattr(found, part):
+            names = [
+                name for name in vars(module) if not name.startswith("_") and callable(vars(module)[name])
+            ]
+            close = near(part, names, limit=1)
+            place = text.rpartition(":")[0]
+            raise Refused(
+                "PL-227", f"{place} has no {part}", where=key, found=text,
+                next_step=f"Type {key}={place}:{close[0]}" if close else None,
+            )  # fmt: skip
+        found = getattr(found, part)
+    if not callable(found):
+        raise Refused(
+            "PL-227", f"{text} is no callable", where=key, found=type(found).__name__,
+            expected="a function or class that returns a torch.nn.Module",
+        )  # fmt: skip
+    return found  # type: ignore[no-any-return]
+
+
+def call(text: str, key: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call what the configuration names.
+
+    Raises:
+        Refused: its parameters do not fit, or it raises.
+    """
+    _refuse_arguments(text, key, function, args, kwargs)
+    spec = parse_callable(text, key)
+    try:
+        with _importable(spec):
+            return function(*args, **kwargs)
+    except PipelineError:
+        raise
+    except Exception as error:
+        raise Refused(
+            "PL-228", f"{key} failed: {_first_line(error)}", where=_place(error, spec) or key, found=text,
+            next_step=f"Mend {spec.name}" + (", or model.args" if kwargs else ""),
+        ) from error  # fmt: skip
+
+
+def _refuse_arguments(
+    text: str, key: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        unknown = next((name for name in kwargs if f"'{name}'" in str(error)), None)
+        close = near(unknown, signature.parameters, limit=1) if unknown else []
+        raise Refused(
+            "PL-228", f"{key} does not take these arguments: {error}", where="model.args" if kwargs else key, found=text,
+            expected=f"{text.rpartition(':')[2]}{signature}",
+            next_step=f"Did you mean model.args.{close[0]}?" if close else None,
+        ) from error  # fmt: skip
+
+
+def _import(spec: CallableSpec) -> ModuleType:
+    if spec.path is None:
+        return importlib.import_module(spec.module or "")
+    path = spec.path.absolute()
+    if is_packaged(spec.text):
+        place = spec.text.rpartition(":")[0].removeprefix(PREFIX)
+        return _import_file(path, place.removesuffix(".py").replace("/", "."))
+    _, name = package_root(path)
+    if "." in name:
+        return importlib.import_module(name)
+    return _import_file(path, f"{_FILES}.{path.stem}")
+
+
+def _import_file(path: Path, name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    # dataclasses, torch.export and pickle look their module up while and after it runs.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def package_root(path: Path) -> tuple[Path, str]:
+    """The folder that has to be on the path to import `path`, and its dotted name from there."""
+    parts = [] if path.name == "__init__.py" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
+        parts.insert(0, folder.name)
+        folder = folder.parent
+    return folder, ".".join(parts)
+
+
+@contextmanager
+def _importable(spec: CallableSpec) -> Iterator[None]:
+    """The file's folder, or the working directory, comes first on the path; afterwards as before.
+
+    Modules of an earlier file's folder that would stand in the way are set aside first, so that
+    `import layers` beside one net.py never gets the layers.py beside another, nor an old one.
+    """
+    root = Path.cwd() if spec.path is None else package_root(spec.path.absolute())[0]
+    before = list(sys.path)
+    sys.path.insert(0, str(root))
+    if spec.path is not None and not is_packaged(spec.text):
+        for name in _stale(root, spec.path.absolute()):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _stale(root: Path, path: Path) -> list[str]:
+    """Loaded modules whose name is a file or package of `root`, but which are not those."""
+    stale = []
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        file = getattr(module, "__file__", None)
+        if (
+            file is None
+            or top in ("pipeline", "__main__")
+            or any(part in Path(file).parts for part in _INSTALLED)
+        ):
+            continue
+        theirs = (root / f"{top}.py", root / top / "__init__.py")
+        if not any(one.is_file() for one in theirs):
+            continue
+        loaded = Path(file)
+        if root not in loaded.parents or loaded == path or not _unchanged(module, loaded):
+            stale.append(name)
+    return stale
+
+
+def _unchanged(module: ModuleType, file: Path) -> bool:
+    """Whether the module was compiled from the file as it is: its cached code says so."""
+    try:
+        cached = Path(importlib.util.cache_from_source(str(file)))
+        recorded = cached.read_bytes()[8:16]
+        status = file.stat()
+    except (OSError, NotImplementedError):
+        return False
+    now = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(
+        4, "little"
+    )
+    return recorded == now and getattr(module, "__cached__", None) == str(cached)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0].rstrip('.')}" if lines else type(error).__name__
+
+
+def _place(error: BaseException, spec: CallableSpec) -> str | None:
+    """file:line of the innermost frame in the user's own file, else of the innermost one not ours."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    place, own, trace = None, None, error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if "importlib" not in file and not file.startswith(str(Path(__file__).parents[1])):
+            place = f"{file}:{trace.tb_lineno}"
+            if spec.path is not None and Path(file).name == spec.path.name:
+                own = place
+        trace = trace.tb_next
+    return own or place

@@ -1,0 +1,408 @@
+"""Simplifying a bare graph: what goes, what must stay, and what happens when it cannot be proved."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+
+from pipeline.errors import InternalError
+from pipeline.graph import onnxsim_core
+from pipeline.graph import simplify as module
+from pipeline.graph.bare import BareModel
+from pipeline.graph.equivalence import compare_graphs
+from pipeline.graph.folding import DERIVED_BY
+from pipeline.graph.onnxsim_core import run_onnxsim
+from pipeline.graph.simplify import count_nodes, operators, simplify
+from tests.graph.graphs import bare, operators_of, perceptron, random
+
+X = {"x": random(2, 32, seed=5)}
+
+
+def with_identities() -> BareModel:
+    return bare(
+        """
+        net (float[2,32] x, float[64,32] "fc.weight") => (float[2,64] y)
+        <int64[2] shape = {2, 32}>
+        {
+            ["i1"] a = Identity(x)
+            ["s"] s = Shape(a)
+            ["r"] r = Reshape(a, s)
+            ["t"] w = Transpose<perm=[1,0]>("fc.weight")
+            ["/fc/MatMul"] b = MatMul(r, w)
+            ["i2"] y = Identity(b)
+        }
+        """,
+        {"fc.weight": random(64, 32)},
+        scopes={"b": "fc"},
+    )
+
+
+def test_it_goes_down_to_what_computes() -> None:
+    model = with_identities()
+    simplified, done = simplify(model, X, private_apis=True)
+    assert operators_of(simplified) == ["MatMul"]
+    assert (done.outcome, done.nodes_before, done.nodes_after) == ("simplified", 6, 1)
+    assert done.error == 0.0
+    assert (simplified.inputs, simplified.outputs) == (("x",), ("y",))
+
+
+def test_what_was_computed_from_a_weight_is_held_again_and_listed_as_derived() -> None:
+    simplified, _ = simplify(with_identities(), X, private_apis=True)
+    (tensor,) = simplified.held.values()
+    assert (tensor.origin, tensor.derived_by) == (None, DERIVED_BY)
+    assert tensor.shape == (32, 64)
+    np.testing.assert_array_equal(tensor.data().view(np.float32).reshape(32, 64), random(64, 32).transpose())
+
+
+def test_a_parameter_that_must_keep_its_name_is_not_folded() -> None:
+    simplified, _ = simplify(with_identities(), X, private_apis=True, keep=("fc.weight",))
+    assert set(simplified.held) == {"fc.weight"}
+    assert operators_of(simplified) == ["Transpose", "MatMul"]
+
+
+def test_a_shown_parameter_survives() -> None:
+    model = replace(with_identities(), shown_parameters=("fc.weight",))
+    simplified, _ = simplify(model, X, private_apis=True)
+    assert simplified.shown_parameters == ("fc.weight",)
+    assert set(simplified.held) == {"fc.weight"}
+
+
+def test_held_tensors_that_nothing_uses_are_gone_and_real_inputs_stay() -> None:
+    model = bare(
+        """
+        net (float[2,32] x, float[3] unused, float[64,64] w, float[64,65] nobody) => (float[2,32] y)
+        {
+            z = MatMul(w, w)
+            y = Relu(x)
+        }
+        """,
+        {"w": random(64, 64), "nobody": random(64, 65)},
+    )
+    simplified, _ = simplify(model, {**X, "unused": random(3)}, private_apis=True)
+    assert simplified.inputs == ("x", "unused")
+    assert not simplified.held
+    simplified.check_invariant()
+
+
+def test_symbolic_sizes_keep_their_names_inside_too() -> None:
+    model = bare(
+        """
+        net (float[N,32] x, float[32,16] w) => (float[N,16] y)
+        {
+            i = Identity(x)
+            a = MatMul(i, w)
+            y = Relu(a)
+        }
+        """,
+        {"w": random(32, 16)},
+    )
+    simplified, done = simplify(model, X, private_apis=True)
+    graph = simplified.parsed().graph
+    names = {
+        dim.dim_param
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        for dim in value.type.tensor_type.shape.dim
+        if dim.dim_param
+    }
+    assert done.outcome == "simplified"
+    assert names == {"N"}
+
+
+def test_large_results_are_not_folded_into_the_file() -> None:
+    model = bare(
+        """
+        net (float[1] x) => (float[4096,1024] y)
+        <int64[2] shape = {4096, 1024}>
+        {
+            big = ConstantOfShape(shape)
+            i = Identity(x)
+            y = Add(big, i)
+        }
+        """
+    )
+    simplified, done = simplify(model, {"x": random(1)}, private_apis=True)
+    assert operators_of(simplified) == ["ConstantOfShape", "Add"]
+    assert done.outcome == "simplified"
+    assert len(simplified.proto) < 4096
+
+
+def test_a_weight_that_is_broadcast_to_something_large_is_not_folded() -> None:
+    model = bare(
+        """
+        net (float[1] x, float[1,1024] w) => (float[4096,1024] y)
+        <int64[2] shape = {4096, 1024}>
+        {
+            big = Expand(w, shape)
+            y = Add(big, x)
+        }
+        """,
+        {"w": random(1, 1024)},
+    )
+    simplified, done = simplify(model, {"x": random(1)}, private_apis=True)
+    assert done.outcome == "unchanged"
+    assert set(simplified.held) == {"w"}
+
+
+def test_random_operators_are_left_alone() -> None:
+    model = bare(
+        """
+        net (float[2,32] x, float[32,32] w) => (float[2,32] y)
+        {
+            r = RandomNormalLike(w)
+            y = MatMul(x, r)
+        }
+        """,
+        {"w": random(32, 32)},
+    )
+    simplified, _ = simplify(model, X, private_apis=True)
+    assert "RandomNormalLike" in operators_of(simplified)
+
+
+def test_a_graph_with_nothing_to_simplify_is_said_to_be_unchanged() -> None:
+    simplified, done = simplify(perceptron(), X, private_apis=True)
+    assert done.outcome == "unchanged"
+    assert done.error is None
+    assert simplified.held.keys() == perceptron().held.keys()
+
+
+def test_equal_weights_are_merged_where_that_merges_nodes() -> None:
+    weight = random(32, 64)
+    model = bare(
+        """
+        net (float[2,32] x, float[32,64] one, float[32,64] two, float[32,64] three) => (float[2,64] y)
+        {
+            a = MatMul(x, one)
+            b = MatMul(x, two)
+            c = MatMul(x, three)
+            ra = Relu(a)
+            rb = Relu(b)
+            s = Add(ra, rb)
+            y = Add(s, c)
+        }
+        """,
+        {"one": weight, "two": weight.copy(), "three": random(32, 64, seed=1)},
+    )
+    simplified, done = simplify(model, X, private_apis=True)
+    assert set(simplified.held) == {"one", "three"}
+    assert done.nodes_after == 5
+    kept, _ = simplify(model, X, private_apis=True, keep=("two",))
+    assert set(kept.held) == {"one", "two", "three"}
+
+
+def test_scopes_lines_and_makers_follow_the_nodes() -> None:
+    model = replace(with_identities(), lines={"b": "net.py:3", "gone": "net.py:4"})
+    simplified, _ = simplify(model, X, private_apis=True)
+    assert "gone" not in simplified.lines
+    assert simplified.made_by == {}
+    (node,) = simplified.parsed().graph.node
+    assert node.name == "/fc/MatMul"
+
+
+# what is not proved is not used
+
+
+def test_a_result_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = perceptron()
+
+    def wrong(proto: bytes, *, private_apis: bool) -> bytes:
+        found = onnx.ModelProto.FromString(run_onnxsim(proto, private_apis=private_apis))
+        assert found.graph.node[1].op_type == "Relu"
+        found.graph.node[1].op_type = "Abs"
+        return found.SerializeToString()
+
+    monkeypatch.setattr(module, "run_onnxsim", wrong)
+    simplified, done = simplify(model, X, private_apis=True)
+    assert done.outcome == "fell back"
+    assert simplified.proto == model.proto
+    assert done.nodes_after == 3
+    assert done.error is not None
+    assert done.error > 1e-2
+    assert done.reason is not None
+    assert done.reason.sentence().startswith(
+        "simplify: the simplified graph was not used, the file holds the exported one; found output y: "
+    )
+
+
+@pytest.mark.parametrize("changed", ["input", "output"])
+def test_a_result_with_another_interface_is_not_used(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
+    def without(proto: bytes, *, private_apis: bool) -> bytes:
+        found = onnx.ModelProto.FromString(proto)
+        getattr(found.graph, changed)[0].name += "1"
+        return found.SerializeToString()
+
+    monkeypatch.setattr(module, "run_onnxsim", without)
+    _, done = simplify(with_identities(), X)
+    assert done.reason is not None
+    assert done.reason.found == f"onnxsim changed the graph's {changed}s"
+
+
+def test_a_result_with_another_opset_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(proto: bytes, *, private_apis: bool) -> bytes:
+        found = onnx.ModelProto.FromString(proto)
+        found.opset_import[0].version = 18
+        return found.SerializeToString()
+
+    monkeypatch.setattr(module, "run_onnxsim", other)
+    _, done = simplify(with_identities(), X)
+    assert done.reason is not None
+    assert done.reason.found == "onnxsim changed the operator set"
+
+
+def test_a_result_that_grows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def grown(proto: bytes, *, private_apis: bool) -> bytes:
+        found = onnx.ModelProto.FromString(proto)
+        data = np.zeros(1 << 20, np.float32)
+        found.graph.initializer.append(onnx.numpy_helper.from_array(data, "ballast"))
+        node = found.graph.node.add(op_type="Abs", input=["ballast"], output=["nothing"])
+        assert node.op_type == "Abs"
+        return found.SerializeToString()
+
+    monkeypatch.setattr(module, "run_onnxsim", grown)
+    monkeypatch.setattr(module, "fold_held", lambda model, keep: model)
+    _, done = simplify(with_identities(), X)
+    assert done.reason is not None
+    assert done.reason.found is not None
+    assert done.reason.found.startswith("the file would grow from ")
+
+
+def test_a_simplifier_that_fails_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(proto: bytes, *, private_apis: bool) -> bytes:
+        raise RuntimeError("no such thing\nmore")
+
+    monkeypatch.setattr(module, "run_onnxsim", fails)
+    simplified, done = simplify(with_identities(), X)
+    assert done.outcome == "fell back"
+    assert done.reason is not None
+    assert done.reason.found == "RuntimeError: no such thing"
+    assert count_nodes(simplified) == 6
+
+
+def test_our_own_broken_invariant_is_no_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> BareModel:
+        raise InternalError("ours")
+
+    monkeypatch.setattr(module, "merge_equal_tensors", broken)
+    with pytest.raises(InternalError):
+        simplify(with_identities(), X)
+
+
+def test_an_operator_set_that_onnxruntime_does_not_know_is_said_so() -> None:
+    text = "net (float[2,32] x) => (float[2,32] y) { a = Identity(x) y = Relu(a) }"
+    simplified, done = simplify(bare(text, opset=30, ir_version=10), X, private_apis=True)
+    assert done.outcome == "fell back"
+    assert done.reason is not None
+    assert "ONNX Runtime does not run the exported one" in done.reason.message
+    assert done.reason.found is not None
+    assert "opset" in done.reason.found
+    assert count_nodes(simplified) == 2
+
+
+def test_an_old_operator_set_that_onnxruntime_lacks_is_said_so() -> None:
+    text = "net (float[2,32] x) => (float[2,32] y) { a = Identity(x) y = Relu(a) }"
+    _, done = simplify(bare(text, opset=5, ir_version=3), X, private_apis=True)
+    assert done.outcome == "fell back"
+    assert done.reason is not None
+    assert "ONNX Runtime does not run the exported one" in done.reason.message
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11, 13, 15, 17, 19, 21, 23])
+def test_every_operator_set_is_kept(opset: int) -> None:
+    text = "net (float[2,32] x) => (float[2,32] y) { a = Identity(x) y = Relu(a) }"
+    simplified, done = simplify(bare(text, opset=opset), X, private_apis=True)
+    assert done.outcome == "simplified"
+    assert [(entry.domain, entry.version) for entry in simplified.parsed().opset_import] == [("", opset)]
+    assert simplified.parsed().ir_version == 8
+
+
+def test_a_wrong_size_stated_for_a_branch_is_left_open() -> None:
+    text = """
+        net (float[A,B,C] x, bool flag) => (float y)
+        {
+            r = If(flag) <
+                then_branch = yes () => (float[1,40] t) <int64[1] axes = {1}> { t = Squeeze(x, axes) },
+                else_branch = no () => (float[1,1,40] e) { e = Identity(x) }
+            >
+            y = Relu(r)
+        }
+    """
+    values = {"x": random(1, 1, 8), "flag": np.array(True)}
+    model = bare(text)
+    with pytest.raises(Exception, match="has shape"):
+        compare_graphs(model, model, values)
+    simplified, done = simplify(model, values, private_apis=True)
+    assert done.outcome in ("simplified", "unchanged")
+    assert compare_graphs(simplified, simplified, values).difference is None
+
+
+def test_metadata_and_nodes_of_the_simplifier_do_not_stay() -> None:
+    simplified, _ = simplify(with_identities(), X, private_apis=True)
+    assert not simplified.parsed().metadata_props
+
+
+# both roads
+
+
+GRAPHS = {
+    "identities": with_identities,
+    "perceptron": perceptron,
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_both_roads_give_the_same_bytes(name: str) -> None:
+    model = GRAPHS[name]()
+    through_core, one = simplify(model, X, private_apis=True)
+    through_package, other = simplify(model, X, private_apis=False)
+    assert through_core.proto == through_package.proto
+    assert one == other
+
+
+def test_the_core_is_loaded_without_the_package_and_found_by_it_later() -> None:
+    script = """
+import sys
+from pipeline.graph.onnxsim_core import run_onnxsim
+import onnx.parser
+model = onnx.parser.parse_model(
+    '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { a = Identity(x) y = Relu(a) }'
+).SerializeToString()
+core = run_onnxsim(model, private_apis=True)
+loaded = {"onnxsim", "onnxsim.onnx_simplifier", "torch"} & set(sys.modules)
+assert not loaded, loaded
+assert run_onnxsim(model, private_apis=False) == core
+import onnxsim.onnx_simplifier
+assert onnxsim.onnx_simplifier.C is sys.modules["onnxsim.onnxsim_cpp2py_export"]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
+
+
+def test_without_the_core_the_public_road_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bytes] = []
+
+    def public(model: bytes) -> bytes:
+        taken.append(model)
+        return model
+
+    monkeypatch.setattr(onnxsim_core, "_through_package", public)
+    monkeypatch.setitem(sys.modules, "onnxsim.onnxsim_cpp2py_export", type(sys)("empty"))
+    assert run_onnxsim(b"model", private_apis=True) == b"model"
+    assert taken == [b"model"]
+
+
+def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    name = "ONNXSIM_GEMM_FUSION_BACKEND"
+    run_onnxsim(perceptron().proto, private_apis=True)
+    assert name not in os.environ
+    monkeypatch.setenv(name, "unrestricted")
+    run_onnxsim(perceptron().proto, private_apis=True)
+    assert os.environ[name] == "unrestricted"
+
+
+def test_operators_are_counted() -> None:
+    assert operators(perceptron()) == {"MatMul": 2, "Relu": 1}

@@ -1,0 +1,149 @@
+"""The float64 run without a float64 network: the same numbers as a converted network gives."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipeline.parity import float64
+from pipeline.parity.float64 import Declined, InFloat64, Watching, run_in_float64
+from pipeline.samples.spec import parse_inputs
+from pipeline.sources.network import Network
+
+
+class Functions(nn.Module):
+    """Functions, methods, in-place changes, indexing, casts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.rand(8))
+        self.register_buffer("shift", torch.rand(8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * self.scale + self.shift
+        y += self.scale
+        y[:, 0] = self.shift[0]
+        z = torch.zeros(y.shape, dtype=torch.float32)
+        z[:] = y
+        half = z.float().to(torch.float32) / 3
+        parts = torch.stack([half, torch.tensor(0.1).expand(half.shape)])
+        return torch.cat([*parts.unbind(0)], 1).softmax(1).where(half.repeat(1, 2) > 0, 0.5)
+
+
+CASES: dict[str, tuple[nn.Module, list[int]]] = {
+    "convolutions": (
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.SiLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+        ),
+        [2, 3, 8, 8],
+    ),
+    "linear": (nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4, bias=False)), [2, 8]),
+    "attention": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), [2, 4, 8]),
+    "recurrent": (nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)), [2, 5, 8]),
+    "functions": (Functions(), [2, 8]),
+}
+
+
+def network(module: nn.Module, shape: list[int], **more: Any) -> Network:
+    return Network(module.eval(), parse_inputs({"x": {"shape": shape, **more}}))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_the_converted_network(name: str) -> None:
+    module, shape = CASES[name]
+    values = {"x": np.random.default_rng(0).standard_normal(shape).astype(np.float32)}
+    before = copy.deepcopy(module.state_dict())
+    found = run_in_float64(network(module, shape), values)
+    assert not isinstance(found, Declined)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.no_grad():
+            wide = copy.deepcopy(module).double()(torch.from_numpy(values["x"]).double())
+    finally:
+        torch.set_default_dtype(torch.float32)
+    tolerance = 1e-7 if name == "functions" else 1e-13  # the casts to float32 are real in the converted one
+    assert found["output1"].dtype == np.float64
+    assert np.allclose(found["output1"], wide.numpy(), rtol=tolerance, atol=tolerance)
+    after = module.state_dict()
+    assert all(
+        torch.equal(after[key], tensor) and after[key].dtype == tensor.dtype for key, tensor in before.items()
+    )
+    assert torch.get_default_dtype() is torch.float32
+
+
+def test_a_large_linear_layer_is_converted_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(float64, "PIECE_BYTES", 8 * 8 * 3)
+    module = nn.Linear(8, 10)
+    values = {"x": np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)}
+    found = run_in_float64(network(module, [2, 5, 8]), values)
+    assert not isinstance(found, Declined)
+    wide = values["x"].astype(np.float64) @ module.weight.detach().double().numpy().T
+    assert np.allclose(found["output1"], wide + module.bias.detach().double().numpy(), rtol=1e-14)
+
+
+def test_a_table_is_not_converted_for_a_few_rows_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    converted: list[int] = []
+    wide = float64._wide
+
+    def watch(value: Any) -> Any:
+        if isinstance(value, torch.Tensor) and value.dtype is torch.float32:
+            converted.append(value.numel())
+        return wide(value)
+
+    monkeypatch.setattr(float64, "_wide", watch)
+    module = nn.Sequential(nn.Embedding(1000, 8), nn.Linear(8, 2))
+    rows = network(module, [1, 3], dtype="int64", fill={"integers": [0, 1000]})
+    found = run_in_float64(rows, {"x": np.array([[1, 5, 900]])})
+    assert not isinstance(found, Declined)
+    assert found["output1"].dtype == np.float64
+    assert max(converted) < 1000
+
+
+def test_a_cast_to_float32_inside_stays_wide() -> None:
+    class Casts(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.half().float().to(torch.float32).type(torch.float32) / 3
+
+    values = {"x": np.array([[0.1, 0.2]], np.float32)}
+    found = run_in_float64(network(Casts(), [1, 2]), values)
+    assert not isinstance(found, Declined)
+    assert np.array_equal(found["output1"], values["x"].astype(np.float64) / 3)
+
+
+def test_why_there_is_none() -> None:
+    class Only32(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise TypeError("float32 only\nand more")
+
+    found = run_in_float64(network(Only32(), [1, 2]), {"x": np.ones((1, 2), np.float32)})
+    assert found == Declined("the network does not run in float64: TypeError: float32 only")
+    assert torch.get_default_dtype() is torch.float32
+
+
+@pytest.mark.parametrize("kind", [Watching, InFloat64])
+@pytest.mark.parametrize(
+    ("function", "depends"),
+    [
+        (lambda x: x[x > 0], True),
+        (lambda x: x.nonzero(), True),
+        (lambda x: torch.where(x > 0), True),
+        (torch.unique, True),
+        (lambda x: torch.where(x > 0, x, 0), False),
+        (lambda x: x[:, 1:], False),
+        (lambda x: x[torch.tensor([0, 0])], False),
+    ],
+)
+def test_operators_whose_size_depends_on_values(kind: Any, function: Any, depends: bool) -> None:
+    with kind() as mode:
+        function(torch.randn(2, 3))
+    assert mode.value_dependent is depends

@@ -1,0 +1,107 @@
+"""The source stage: what it keys on, what it hands over."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.errors import InternalError
+from pipeline.events import Event
+from pipeline.samples.spec import parse_inputs
+from pipeline.sources.config import ModelConfig
+from pipeline.sources.identity import identify
+from pipeline.sources.stages import SourceStage
+
+MODEL = ModelConfig(
+    source="factory", name="mynet", factory="pkg://models/mynet.py:build",
+    inputs={"input1": {"shape": [1, 3, 28, 28]}}, outputs=("output1",),
+)  # fmt: skip
+
+
+class Desk:
+    """The least workspace."""
+
+    def __init__(self, folder: Path) -> None:
+        self.scratch = folder
+        self.values: dict[str, Any] = {}
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def get(self, name: str) -> Any:
+        return self.values[name]
+
+    def put(self, name: str, value: Any) -> None:
+        self.values[name] = value
+
+    def file(self, path: str, kind: str, *, same_every_time: bool = True) -> Path:
+        raise AssertionError
+
+    def release(self, name: str) -> None:
+        del self.values[name]
+
+
+def stage(model: ModelConfig = MODEL, **more: Any) -> SourceStage:
+    made = SourceStage(
+        model, identify(model, seed=0), parse_inputs(model.inputs), 0, "cpu", private_apis=True
+    )
+    return replace(made, **more)
+
+
+def test_it_makes_the_network(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    one = stage()
+    one.requires(desk)
+    verdict = one.run(desk)
+    one.ensures(desk)
+    assert verdict.summary == "mynet, 51.0 k parameters"
+    assert desk.values["network"].output_names == ("output1",)
+
+
+def test_a_network_in_training_mode_is_not_handed_over(tmp_path: Path) -> None:
+    desk = Desk(tmp_path)
+    one = stage()
+    one.run(desk)
+    desk.values["network"].module.features[1].train()
+    with pytest.raises(InternalError, match=r"features\.1"):
+        one.ensures(desk)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1},
+        {"device": "cuda"},
+        {"model": replace(MODEL, init="plain")},
+        {"model": replace(MODEL, args={"x": 1})},
+        {"model": replace(MODEL, outputs=("y",))},
+        {"specs": parse_inputs({"input1": {"shape": [2, 3, 28, 28]}})},
+        {"specs": parse_inputs(MODEL.inputs).renamed(["image"])},
+    ],
+)
+def test_what_shapes_the_network_is_in_the_key(changed: dict[str, Any]) -> None:
+    assert stage(**changed).key_parts() != stage().key_parts()
+
+
+def test_what_does_not_shape_the_network_is_not_in_the_key(tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "net.py").write_text(
+            "from torch import nn\ndef build(): return nn.Linear(2, 2)\n"
+        )
+    parts = []
+    for folder in ("one", "two"):
+        model = ModelConfig(
+            source="factory", factory=f"{tmp_path}/{folder}/net.py:build", inputs=MODEL.inputs
+        )
+        parts.append(stage(model, private_apis=folder == "one").key_parts())
+    assert parts[0] == parts[1]
+
+
+def test_the_key_is_plain_data() -> None:
+    json.dumps(stage().key_parts().config)

@@ -1,0 +1,131 @@
+"""Factories and preparations: found, imported under a name that no folder shapes, called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Refused
+from pipeline.sources.user_code import call, find_callable
+
+KEY = "model.factory"
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_name_of_a_file_s_module_does_not_depend_on_its_folder(tmp_path: Path) -> None:
+    names = []
+    for folder in ("one", "two"):
+        path = written(tmp_path / folder / "net.py", "class Net: ...\n")
+        names.append(find_callable(f"{path}:Net", KEY).__module__)
+    assert names == ["network_file.net"] * 2
+
+
+def test_a_file_named_like_an_installed_module_shadows_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "torch.py", "class Net: ...\n")
+    import torch
+
+    assert find_callable(f"{path}:Net", KEY).__module__ == "network_file.torch"
+    assert sys.modules["torch"] is torch
+
+
+def test_a_file_that_ships_with_the_pipeline() -> None:
+    assert find_callable("pkg://models/mynet.py:MyNet", KEY).__module__ == "models.mynet"
+
+
+def test_a_file_inside_a_package_is_imported_as_such(tmp_path: Path) -> None:
+    written(tmp_path / "shop" / "__init__.py", "")
+    written(tmp_path / "shop" / "layers.py", "WIDTH = 7\n")
+    path = written(
+        tmp_path / "shop" / "net.py", "from .layers import WIDTH\ndef build():\n    return WIDTH\n"
+    )
+    build = find_callable(f"{path}:build", KEY)
+    assert (build.__module__, build()) == ("shop.net", 7)
+
+
+def test_a_module_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(
+        tmp_path / "my_network_module.py",
+        "class Net:\n    @staticmethod\n    def build():\n        return 5\n",
+    )
+    monkeypatch.chdir(tmp_path)
+    assert find_callable("my_network_module:Net.build", KEY)() == 5
+
+
+def test_neighbours_of_two_files_are_not_mixed_up(tmp_path: Path) -> None:
+    got = []
+    for folder in ("one", "two"):
+        written(tmp_path / folder / "layers_beside.py", f"NAME = {folder!r}\n")
+        path = written(
+            tmp_path / folder / "net.py",
+            "import layers_beside\ndef build():\n    return layers_beside.NAME\n",
+        )
+        got.append(call(str(path) + ":build", KEY, find_callable(f"{path}:build", KEY)))
+    assert got == ["one", "two"]
+
+
+def test_a_changed_neighbour_is_read_again(tmp_path: Path) -> None:
+    path = written(tmp_path / "net.py", "import other_beside\ndef build():\n    return other_beside.SIZE\n")
+    for size in (10, 2000):
+        written(tmp_path / "other_beside.py", f"SIZE = {size}\n")
+        assert find_callable(f"{path}:build", KEY)() == size
+
+
+def test_an_import_inside_the_call_finds_its_neighbours(tmp_path: Path) -> None:
+    written(tmp_path / "late_beside.py", "VALUE = 3\n")
+    path = written(tmp_path / "net.py", "def build():\n    from late_beside import VALUE\n    return VALUE\n")
+    before = list(sys.path)
+    assert call(f"{path}:build", KEY, find_callable(f"{path}:build", KEY)) == 3
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "message"),
+    [
+        (
+            "import no_such_module_at_all\n",
+            "PL-227",
+            "ModuleNotFoundError: No module named 'no_such_module_at_all'",
+        ),
+        ("raise ValueError('not today.')\n", "PL-227", "ValueError: not today"),
+        ("biuld = print\n", "PL-227", "net.py has no build"),
+        ("build = 5\n", "PL-227", "is no callable"),
+    ],
+)
+def test_what_does_not_import(tmp_path: Path, text: str, code: str, message: str) -> None:
+    path = written(tmp_path / "net.py", text)
+    with pytest.raises(Refused) as caught:
+        find_callable(f"{path}:build", KEY)
+    assert caught.value.reason.code == code
+    assert message in caught.value.reason.message
+
+
+def test_where_an_import_failed_is_said(tmp_path: Path) -> None:
+    path = written(tmp_path / "net.py", "\n\nraise ValueError('no')\n")
+    with pytest.raises(Refused) as caught:
+        find_callable(f"{path}:build", KEY)
+    assert caught.value.reason.where == f"{path}:3"
+
+
+def test_a_call_that_fails_says_where(tmp_path: Path) -> None:
+    path = written(tmp_path / "net.py", "def build(width=1):\n    raise KeyError('width')\n")
+    with pytest.raises(Refused) as caught:
+        call(f"{path}:build", KEY, find_callable(f"{path}:build", KEY))
+    assert caught.value.reason.code == "PL-228"
+    assert caught.value.reason.where == f"{path}:2"
+
+
+def test_arguments_that_do_not_fit_have_a_near_name(tmp_path: Path) -> None:
+    path = written(tmp_path / "net.py", "def build(width=1):\n    return width\n")
+    with pytest.raises(Refused) as caught:
+        call(f"{path}:build", KEY, find_callable(f"{path}:build", KEY), widht=3)
+    assert str(caught.value) == (
+        f"PL-228: model.args: model.factory does not take these arguments: got an unexpected keyword argument "
+        f"'widht'; found {path}:build, expected build(width=1). Did you mean model.args.width?"
+    )
