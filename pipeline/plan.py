@@ -16,7 +16,6 @@ from pipeline.config.canonical import asked_opset, canonical_request
 from pipeline.config.code import pipeline_code_digest, public_version
 from pipeline.config.keys import graph_digest, request_digest, result_digest
 from pipeline.config.request import Config
-from pipeline.config.rules import require_model
 from pipeline.errors import Refused
 from pipeline.exporters.attempts import Attempts
 from pipeline.exporters.names import check_names
@@ -64,7 +63,6 @@ def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         Refused: the request contradicts itself, or asks for what is not there.
     """
-    require_model(config)
     config = replace(config, model=with_default_inputs(config.model))
     named = _named(config)
     identity = named.identity

@@ -15,7 +15,7 @@ from pipeline.parity.config import ParityConfig
 EPSILON: Final = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 #: Smallest tolerance in units of epsilon. Short types round at every layer by as much as a whole
 #: fault may weigh, so that theirs must stay low.
-FLOOR_EPSILONS: Final = {"float64": 16, "float32": 16, "float16": 4, "bfloat16": 4}
+FLOOR_EPSILONS: Final = {"float64": 64, "float32": 64, "float16": 4, "bfloat16": 4}
 #: Noise that is assumed where there is no float64 run to measure it: that of a deep network.
 ASSUMED_NOISE_EPSILONS: Final = {"float64": 64, "float32": 64, "float16": 4, "bfloat16": 4}
 #: No measured noise makes the tolerance larger: an error of one part in a hundred is a fault.

@@ -113,6 +113,7 @@ class Bench:
             "honest": worst.line(),
             "optimised": self.worst(self.outputs(model, "optimised")).margin,
             "ratio": _ratio(self.reference, honest),
+            "growth": _growth(self.reference),
             "vacuous": [one.sentence for one in find_vacuous(self.reference, self.config)],
             "faults": [],
         }
@@ -148,6 +149,21 @@ def _ratio(reference: Any, outputs: Any) -> float | None:
     return max(ratios, default=None)
 
 
+def _growth(reference: Any) -> dict[str, float]:
+    """How much larger the outputs are on other inputs than on the first."""
+    import numpy as np
+
+    first = reference.outputs[reference.first]
+    return {
+        label: max(
+            float(np.abs(outputs[name]).max() / np.abs(first[name]).max())
+            for name in first
+            if first[name].dtype.kind == "f" and first[name].size and outputs[name].size
+        )
+        for label, outputs in reference.outputs.items()
+    }
+
+
 def _same(one: Any, other: Any) -> bool:
     import numpy as np
 
@@ -164,7 +180,7 @@ def _print(name: str, row: dict[str, Any]) -> None:
     print(
         f"{name:40} margin {honest['margin']:9.3g} ({honest['output']}, {honest['seed']}, "
         f"noise {'-' if noise is None else format(noise, '.1e')}) optimised {row['optimised']:9.3g} "
-        f"y/r {'-' if ratio is None else format(ratio, '.2f')}; {len(faults)} faults, "
+        f"growth {max(row['growth'].values()):.1f} y/r {'-' if ratio is None else format(ratio, '.2f')}; {len(faults)} faults, "
         f"largest margin {max((fault['margin'] for fault in faults), default=0):.2g}, {len(missed)} missed"
         + (f"; vacuous: {row['vacuous'][0]}" if row["vacuous"] else ""),
         flush=True,
