@@ -44,14 +44,18 @@ class Column:
     Attributes:
         heading: with the unit, where cells do not carry it.
         cell: its text for a row.
-        rank: columns of a lower rank are shown first when there is too little room.
+        rank: columns of a lower rank are chosen first when there is too little room; 0 always.
+        typical: how wide it becomes, columns.
         right: figures stand to the right.
+        name: may be cut.
     """
 
     heading: str
     cell: Callable[[Row], str]
     rank: int
+    typical: int
     right: bool = False
+    name: bool = False
 
 
 def _text(name: str) -> Callable[[Row], str]:
@@ -95,67 +99,79 @@ def _directory(row: Row) -> str:
 
 
 COLUMNS: Final = (
-    Column("#", _text("point"), 0, right=True),
-    Column("model", _text("model"), 0),
-    Column("changes", _text("changes"), 0),
-    Column("opset", _opset, 0, right=True),
-    Column("exporter", _text("exporter"), 2),
-    Column("target", _text("target"), 1),
-    Column("status", _status, 0),
-    Column("margin", _margin, 1, right=True),
-    Column("error", _figure("error"), 5, right=True),
-    Column("tolerance", _figure("tolerance"), 5, right=True),
-    Column("nodes", _text("nodes"), 4, right=True),
-    Column("size", _size, 3, right=True),
-    Column("time", _time, 1, right=True),
-    Column("directory", _directory, 6),
+    Column("#", _text("point"), 0, 2, right=True),
+    Column("model", _text("model"), 0, SHORTEST_NAME, name=True),
+    Column("changes", _text("changes"), 0, SHORTEST_NAME, name=True),
+    Column("opset", _opset, 0, 5, right=True),
+    Column("exporter", _text("exporter"), 2, 11),
+    Column("target", _text("target"), 1, 8),
+    Column("status", _status, 0, 17),
+    Column("margin", _margin, 1, 6, right=True),
+    Column("error", _figure("error"), 5, 7, right=True),
+    Column("tolerance", _figure("tolerance"), 5, 9, right=True),
+    Column("nodes", _text("nodes"), 4, 5, right=True),
+    Column("size", _size, 3, 8, right=True),
+    Column("time", _time, 1, 7, right=True),
+    Column("directory", _directory, 6, 24),
 )
 
 
-def columns_for(rows: Sequence[Row], width: int) -> list[Column]:
-    """The columns that say something and fit into `width`, the most telling ones first chosen."""
-    telling = [column for column in COLUMNS if any(column.cell(row) for row in rows) or column.rank <= 0]
-    telling = [column for column in telling if not _idle(column, rows)]
-    shown: list[Column] = []
-    used = 0
-    for column in sorted(telling, key=lambda column: column.rank):
-        longest = max([len(column.heading), *(len(column.cell(row)) for row in rows)])
+def widths_for(rows: Sequence[Row], width: int, *, live: bool = False) -> dict[Column, int]:
+    """The columns that say something and fit into `width`, with their widths, in order of showing.
+
+    Args:
+        rows: all rows of the table.
+        width: of the terminal, columns.
+        live: more rows will be filled: keep room for what will come, so that nothing jumps about.
+    """
+    longest = {
+        column: max(
+            column.typical if live else 0, len(column.heading), *(len(column.cell(row)) for row in rows)
+        )
+        for column in COLUMNS
+        if _says_something(column, rows, live)
+    }
+    chosen: dict[Column, int] = {}
+    left = width + GAP
+    for column in sorted(longest, key=lambda column: column.rank):
         # Names may be cut; nothing else is.
-        needed = min(longest, SHORTEST_NAME) if column.heading in ("model", "changes") else longest
-        if column.rank == 0 or used + needed + GAP <= width:
-            shown.append(column)
-            used += needed + GAP
-    return [column for column in COLUMNS if column in shown]
+        needed = min(longest[column], SHORTEST_NAME) if column.name else longest[column]
+        if column.rank == 0 or needed + GAP <= left:
+            chosen[column] = needed
+            left -= needed + GAP
+    for column in chosen:
+        if column.name and left > 0:
+            more = min(left, longest[column] - chosen[column])
+            chosen[column] += more
+            left -= more
+    return {column: chosen[column] for column in COLUMNS if column in chosen}
 
 
-def _idle(column: Column, rows: Sequence[Row]) -> bool:
+def _says_something(column: Column, rows: Sequence[Row], live: bool) -> bool:
     if column.heading == "target":
-        return all(row.get("target") in (None, "", "none") for row in rows)
-    return column.heading == "changes" and not any(row.get("changes") for row in rows)
+        return any(row.get("target") not in (None, "", "none") for row in rows)
+    if column.heading in ("changes", "directory"):
+        return any(column.cell(row) for row in rows)
+    return live or column.rank == 0 or any(column.cell(row) for row in rows)
 
 
-def table_of(rows: Sequence[Row], width: int) -> Table:
-    """The rich table of some rows, no wider than `width`."""
+def table_of(rows: Sequence[Row], widths: Mapping[Column, int]) -> Table:
+    """The rich table of some rows."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False, show_edge=False, header_style="bold")
-    columns = columns_for(rows, width)
-    for column in columns:
-        name = column.heading in ("model", "changes")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold")
+    for column, width in widths.items():
         table.add_column(
             column.heading, justify="right" if column.right else "left", no_wrap=True,
-            overflow="ellipsis" if name else "fold", min_width=SHORTEST_NAME if name else None,
-            ratio=None,
+            overflow="ellipsis", width=width,
         )  # fmt: skip
     for row in rows:
         style = STYLES.get(str(row.get("status")), "")
-        cells = []
-        for column in columns:
-            text = column.cell(row)
-            cells.append(Text(text, style=style) if column.heading == "status" else Text(text))
-        table.add_row(*cells)
+        table.add_row(
+            *(Text(column.cell(row), style=style if column.heading == "status" else "") for column in widths)
+        )
     return table
 
 
@@ -174,7 +190,7 @@ def summary(rows: Sequence[Row]) -> str:
 def print_table(rows: Sequence[Row], folder: str, stream: TextIO) -> None:
     """The final table, the sentence of each point that did not pass, and where the files are."""
     screen = console(stream)
-    screen.print(table_of(rows, screen.width))
+    screen.print(table_of(rows, widths_for(rows, screen.width)))
     lines = _reasons(rows)
     lines.append(("sweep", summary(rows), "bold"))
     lines.append(("table", f"{place(folder)}/table.csv", "bold"))
@@ -268,7 +284,7 @@ class LiveSweep:
         whole = Table.grid(padding=0)
         whole.add_row(heading)
         rows, left_out = self._window(max(self._console.height - ROOM, 3))
-        whole.add_row(table_of(rows, self._console.width))
+        whole.add_row(table_of(rows, widths_for(self._rows, self._console.width, live=True)))
         if left_out:
             whole.add_row(Text(f"and {count(left_out, 'point')} more", style="dim"))
         return whole

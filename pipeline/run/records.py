@@ -252,7 +252,7 @@ def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dic
             key: stage.get("measured", {}).get(key) for key in ("nodes",) if key in stage.get("measured", {})
         }
     if manifest is None:
-        return row
+        return {**row, "cached": False}
     model = next((file for file in manifest["artifacts"] if file["path"] == "model.onnx"), None)
     took = next((try_ for try_ in manifest["attempts"] if try_["outcome"] == "passed"), None)
     parity = manifest["verdicts"].get("parity", {})

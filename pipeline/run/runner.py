@@ -232,8 +232,8 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
             verdict = _verdict_from_json(entry.verdict)
             _keep_shared(stage, plan, workspace, verdict)
             return verdict, "hit"
-    elif stage.makes and _can_wait(stage):
-        return Verdict(summary="when it is needed"), "off"
+    elif getattr(stage, "on_demand", False) and not _needed(stage, plan, workspace):
+        return Verdict(summary="not needed: what takes it is cached"), "off"
     workspace.making.append(stage.name)
     try:
         stage.requires(workspace)
@@ -256,9 +256,21 @@ def _keep_shared(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Ver
             workspace.shared.verdicts[plan.digest(stage.makes[0])] = verdict
 
 
-def _can_wait(stage: Stage) -> bool:
-    """A live artifact (the network) is made when a stage that really runs asks for it."""
-    return bool(getattr(stage, "on_demand", False))
+def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
+    """Whether a stage that will really run takes what this one makes (the network, mostly).
+
+    A guess that costs nothing when it is wrong: `RunWorkspace.get` makes what is asked for.
+    """
+    made = {plan.real_name(name) for name in stage.makes}
+    for other in plan.stages:
+        if made.isdisjoint(plan.real_name(name) for name in other.takes):
+            continue
+        shared = all(plan.digest(name) in workspace.shared.values for name in other.makes)
+        if other.makes and shared:
+            continue
+        if not other.storable or workspace.cache.find(plan.stage_keys[other.name].key) is None:
+            return True
+    return False
 
 
 def _store(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:

@@ -11,8 +11,10 @@ from pipeline.exporters import dynamo
 from tests.exporters import networks
 from tests.exporters.conftest import IMAGE, tensor
 
+SLOW = pytest.mark.slow
 
-@pytest.mark.parametrize("opset", [18, 20, 21, 23, 26])
+
+@pytest.mark.parametrize("opset", [18, 21, pytest.param(20, marks=SLOW), pytest.param(23, marks=SLOW), 26])
 def test_opsets(make, opset):
     made = make(networks.Fused(), IMAGE, opset=opset, exporter="dynamo")
     assert [(entry.domain, entry.version) for entry in made.model.parsed().opset_import] == [("", opset)]

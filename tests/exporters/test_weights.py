@@ -1,0 +1,88 @@
+"""Bytes of tensors, and which tensor of the network they are."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import InternalError
+from pipeline.exporters.weights import (
+    CONSTANT,
+    FUSED,
+    TRANSPOSED,
+    Origins,
+    from_held,
+    from_torch,
+    state,
+)
+from pipeline.graph.dtypes import NUMBERS
+from tests.exporters import networks
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(12.0).reshape(3, 4).t(),
+        torch.arange(48.0).reshape(1, 3, 4, 4).to(memory_format=torch.channels_last),
+        torch.tensor(3, dtype=torch.int16),
+        torch.zeros(0, 3),
+        torch.tensor([True, False]),
+        torch.arange(8.0)[::2],
+        torch.complex(torch.ones(2), torch.ones(2)).conj(),
+    ],
+)
+def test_bytes_are_those_of_the_values(tensor):
+    weight = from_torch(tensor)
+    wanted = np.ascontiguousarray(tensor.resolve_conj().numpy())
+    assert weight.shape == tuple(tensor.shape)
+    assert weight.data().tobytes() == wanted.tobytes()
+    assert wanted.tobytes().startswith(weight.head())
+    held = from_held(weight.held("w", None, None))
+    assert held.head() == weight.head()
+
+
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
+def test_types_that_numpy_does_not_have():
+    weight = from_torch(torch.tensor([1.0, -2.0], dtype=torch.bfloat16))
+    assert weight.dtype == NUMBERS["bfloat16"]
+    assert weight.data().tobytes() == b"\x80\x3f\x00\xc0"
+    with pytest.raises(InternalError, match="no ONNX element type"):
+        from_torch(torch.quantize_per_tensor(torch.ones(2), 1.0, 0, torch.qint8))
+
+
+def test_contiguous_tensors_are_not_copied():
+    tensor = torch.ones(4, 4)
+    assert from_torch(tensor).data().ctypes.data == tensor.data_ptr()
+
+
+def test_origins():
+    first = torch.arange(6.0).reshape(2, 3)
+    tensors = {"a": first, "b": first.clone(), "c": torch.ones(3), "bn.running_var": torch.ones(4)}
+    origins = Origins(tensors)
+    assert origins.of("b", from_torch(tensors["b"])) == "b"  # its own name, when it is equal
+    assert origins.of("onnx::Add_1", from_torch(tensors["b"])) == "a"  # else the first equal one
+    assert origins.of("a", from_torch(first + 1)) is None
+    assert origins.of("a", from_torch(first.double())) is None
+    negative_zero = torch.tensor([0.0, -0.0])
+    assert Origins({"z": torch.zeros(2)}).of("z", from_torch(negative_zero)) is None
+    not_a_number = torch.tensor([float("nan")])
+    assert Origins({"n": not_a_number}).of("n", from_torch(not_a_number.clone())) == "n"
+
+
+def test_steps_that_derive():
+    matrix = torch.arange(6.0).reshape(2, 3)
+    origins = Origins({"w": matrix, "bn.running_var": torch.ones(4)})
+    assert origins.derived_by(from_torch(matrix.t()), ["MatMul"]) == TRANSPOSED
+    assert origins.derived_by(from_torch(matrix.t().clone()), ["MatMul"]) == TRANSPOSED
+    assert origins.derived_by(from_torch(matrix.t() + 1), ["MatMul"]) == CONSTANT
+    assert origins.derived_by(from_torch(torch.ones(2, 2, 1, 1)), ["Conv"]) == FUSED
+    assert Origins({"w": matrix}).derived_by(from_torch(torch.ones(2, 2, 1, 1)), ["Conv"]) == CONSTANT
+
+
+def test_the_order_of_the_state():
+    assert [name for name, _ in state(networks.Tied())] == ["embedding.weight"]
+    assert [name for name, _ in state(networks.Plain())] == [
+        "conv.weight", "conv.bias", "head.weight", "head.bias"
+    ]  # fmt: skip
+    assert [name for name, _ in state(networks.Counting())] == ["count"]
