@@ -74,7 +74,8 @@ def _dry_sweep(composition: Composition, points: Sequence[Planned], options: Seq
         if isinstance(plan, Plan):
             lines.append(dry_run_line(plan, option))
         else:
-            lines.append(refused_line(plan.reason.to_json(), " ".join(point.overrides)))
+            typed = " ".join(text for text in point.overrides if _is_request(text))
+            lines.append(refused_line(plan.reason.to_json(), typed))
     print_block(lines, sys.stdout)
     return EXIT_MADE if all(isinstance(plan, Plan) for plan in points) else EXIT_FAILED
 

@@ -162,7 +162,7 @@ class _Job:
     def _settle_opset(self, exported: Exported, exporter: Exporter, asked: int) -> None:
         """The graph has the asked opset, by a converter where that is upwards, or the attempt failed."""
         written = opset_of(exported.model)
-        if False:
+        if written != asked:
             raise StageFailed(
                 "PL-312",
                 f"the exporter left opset {written}",

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.graph.bare import BareModel, stays_in_proto
 from pipeline.graph.dtypes import STRING, raw_size
 from pipeline.graph.duplicates import RANDOM_OPERATORS, without_held
-from pipeline.graph.onnxsim_core import LARGEST_FOLDED_BYTES
 from pipeline.graph.session import held_value, run_bare
 from pipeline.graph.split import hold_values, typed_input
 from pipeline.graph.walk import nodes, subgraphs, used_names
@@ -40,15 +39,16 @@ class _Foldable:
     wanted: dict[str, frozenset[str]]
 
 
-def fold_held(model: BareModel, keep: Collection[str] = ()) -> BareModel:
+def fold_held(model: BareModel, keep: Collection[str] = (), *, largest_folded: int) -> BareModel:
     """`model` with nodes that depend on held tensors alone computed; itself when there are none.
 
     A result is folded when the file does not grow by it: it is at most as large as the tensors
-    that it came from, or small (LARGEST_FOLDED_BYTES).
+    that it came from, or small.
 
     Args:
         model: the graph; it is not changed.
         keep: held tensors that must stay what they are; shown parameters always do.
+        largest_folded: bytes of a small result at most.
     """
     import onnx
     import onnx.numpy_helper
@@ -61,7 +61,7 @@ def fold_held(model: BareModel, keep: Collection[str] = ()) -> BareModel:
         name
         for name, sources in found.wanted.items()
         if name not in sizes
-        or sizes[name] > max(LARGEST_FOLDED_BYTES, sum(model.held[source].size for source in sources))
+        or sizes[name] > max(largest_folded, sum(model.held[source].size for source in sources))
     }
     # A node that stays because of one output must not lose another: both would define it.
     staying = {name for node in found.nodes if large.intersection(node.output) for name in node.output}

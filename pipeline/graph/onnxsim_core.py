@@ -17,8 +17,6 @@ from typing import Any, Final
 
 from pipeline.graph.session import RunsOnce
 
-#: Folded results above this size stay computed: a ConstantOfShape must not become megabytes of file.
-LARGEST_FOLDED_BYTES: Final = 1024 * 1024
 _PACKAGE: Final = "onnxsim"
 _CORE: Final = "onnxsim.onnxsim_cpp2py_export"
 #: Read by the core; the package sets it to this around every call.
@@ -29,11 +27,12 @@ class CoreUnavailable(ImportError):  # noqa: N818 - not an error: the public roa
     """The C++ core is not where this version of onnxsim has it, or does not take what we give."""
 
 
-def run_onnxsim(model: bytes, *, private_apis: bool) -> bytes:
+def run_onnxsim(model: bytes, *, private_apis: bool, largest_folded: int) -> bytes:
     """Simplify a serialized model of less than 2 GB.
 
     Args:
         model: every graph input counts as unknown, every initializer as constant.
+        largest_folded: bytes of a result that is folded at most.
         private_apis: load only the C++ core. What it does process-wide is an environment variable
             that is put back. False: only public names, which import onnxsim (and torch, where it
             is installed).
@@ -47,17 +46,17 @@ def run_onnxsim(model: bytes, *, private_apis: bool) -> bytes:
         except CoreUnavailable:
             pass
         else:
-            return _through_core(core, model)
-    return _through_package(model)
+            return _through_core(core, model, largest_folded)
+    return _through_package(model, largest_folded)
 
 
-def _through_package(model: bytes) -> bytes:
+def _through_package(model: bytes, largest_folded: int) -> bytes:
     import onnx
     import onnxsim
 
     simplified, _ = onnxsim.simplify(
         onnx.ModelProto.FromString(model),
-        tensor_size_threshold=f"{LARGEST_FOLDED_BYTES}B",
+        tensor_size_threshold=f"{largest_folded}B",
         import_custom_schemas=False,
         certify=False,
     )
@@ -65,7 +64,7 @@ def _through_package(model: bytes) -> bytes:
     return found
 
 
-def _through_core(core: ModuleType, model: bytes) -> bytes:
+def _through_core(core: ModuleType, model: bytes, largest_folded: int) -> bytes:
     import onnx
 
     before = os.environ.get(_BACKEND[0])
@@ -77,7 +76,7 @@ def _through_core(core: ModuleType, model: bytes) -> bytes:
             skip_optimizers=[],
             constant_folding=True,
             shape_inference=True,
-            tensor_size_threshold=LARGEST_FOLDED_BYTES,
+            tensor_size_threshold=largest_folded,
             target_opset_version=None,
             rewriter=None,
             initializers_as_constants=True,

@@ -19,14 +19,14 @@ from pipeline.report.terminal import STYLES, console, is_live
 from pipeline.report.units import duration
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.live import Live
-    from rich.table import Table
 
 #: How often the live list is drawn, per second.
 REFRESH_PER_S: Final = 8
 NAME_WIDTH: Final = 10
 STATUS_WIDTH: Final = 8
-TIME_WIDTH: Final = 11
+TIME_WIDTH: Final = 10
 
 
 class View(Protocol):
@@ -123,33 +123,23 @@ class LiveStages:
             self._live.stop()
             self._live = None
 
-    def _draw(self) -> Table:
-        from rich.table import Table
+    def _draw(self) -> Group:
+        from rich.console import Group
         from rich.text import Text
 
         stages = self._stages
-        whole = Table.grid(padding=0)
-        if stages.label:
-            whole.add_row(Text(stages.label, style="bold"))
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(min_width=NAME_WIDTH, no_wrap=True)
-        table.add_column(min_width=STATUS_WIDTH, no_wrap=True)
-        table.add_column(min_width=TIME_WIDTH - 2, no_wrap=True, justify="right")
-        table.add_column(no_wrap=True, overflow="ellipsis")
+        drawn = [Text(stages.label, style="bold")] if stages.label else []
         for line in list(stages.lines.values()):
-            seconds = time.perf_counter() - line.started if line.status == "running" else line.seconds
-            table.add_row(
-                f"  {line.name}",
-                Text(line.status, style=STYLES.get(line.status, "green")),
-                "" if line.status in ("waiting", "not reached") else duration(seconds),
-                Text(line.note, style="dim"),
-            )
-        whole.add_row(table)
-        for text in stages.notes:
-            whole.add_row(Text(f"  note: {text}"))
-        for text in stages.warnings:
-            whole.add_row(Text(f"  warning: {text}", style=STYLES["warning"]))
-        return whole
+            style = STYLES.get(line.status, STYLES["passed"])
+            drawn.append(
+                Text.assemble(
+                    f"  {line.name:<{NAME_WIDTH}} ", (f"{line.status:<{STATUS_WIDTH}}", style),
+                    f" {_time(line):>{TIME_WIDTH}}  ", (line.note, "dim"), no_wrap=True, overflow="ellipsis",
+                )
+            )  # fmt: skip
+        drawn += [Text(f"  note: {text}") for text in stages.notes]
+        drawn += [Text(f"  warning: {text}", style=STYLES["warning"]) for text in stages.warnings]
+        return Group(*drawn)
 
 
 class PlainStages:
@@ -174,7 +164,7 @@ class PlainStages:
             line = lines.lines[event.stage]
             self._say(
                 f"  {line.name:<{NAME_WIDTH}} {line.status:<{STATUS_WIDTH}} "
-                f"{duration(line.seconds):>{TIME_WIDTH - 2}}  {line.note}".rstrip()
+                f"{_time(line):>{TIME_WIDTH}}  {line.note}".rstrip()
             )
         elif isinstance(event, Finding):
             self._say(f"  {'warning' if event.level == 'warning' else 'note'}: {_finding(event)}")
@@ -183,6 +173,12 @@ class PlainStages:
 
     def _say(self, text: str) -> None:
         print(text, file=self._stream, flush=True)
+
+
+def _time(line: StageLine) -> str:
+    if line.status in ("waiting", "not reached"):
+        return ""
+    return duration(time.perf_counter() - line.started if line.status == "running" else line.seconds)
 
 
 def _finding(event: Finding) -> str:

@@ -23,6 +23,7 @@ from pipeline.report.terminal import STYLES, Line, console, is_live, print_block
 from pipeline.report.units import count, duration, figure, margin, place, size
 
 if TYPE_CHECKING:
+    from rich.console import Group
     from rich.live import Live
     from rich.table import Table
 
@@ -268,8 +269,8 @@ class LiveSweep:
         for text in self._warnings:
             self._console.print(f"warning: {text}", style=STYLES["warning"], soft_wrap=True)
 
-    def _draw(self) -> Table:
-        from rich.table import Table
+    def _draw(self) -> Group:
+        from rich.console import Group
         from rich.text import Text
 
         done = [row for row in self._rows if row["status"] not in NOT_FINISHED]
@@ -281,13 +282,10 @@ class LiveSweep:
         if self._warnings:
             heading.append(f", {count(len(self._warnings), 'warning')}", style=STYLES["warning"])
         heading.append(f"  {duration(time.perf_counter() - self._begun)}", style="default")
-        whole = Table.grid(padding=0)
-        whole.add_row(heading)
         rows, left_out = self._window(max(self._console.height - ROOM, 3))
-        whole.add_row(table_of(rows, widths_for(self._rows, self._console.width, live=True)))
-        if left_out:
-            whole.add_row(Text(f"and {count(left_out, 'point')} more", style="dim"))
-        return whole
+        table = table_of(rows, widths_for(self._rows, self._console.width, live=True))
+        rest = [Text(f"and {count(left_out, 'point')} more", style="dim")] if left_out else []
+        return Group(heading, table, *rest)
 
     def _window(self, room: int) -> tuple[list[dict[str, Any]], int]:
         """The rows around the running point that fit, and how many are left out."""

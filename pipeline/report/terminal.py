@@ -36,8 +36,9 @@ def console(stream: TextIO) -> Console:
 
     live = is_live(stream)
     width = None if live or "COLUMNS" in os.environ else PIPE_WIDTH
+    plain = not live or bool(os.environ.get("NO_COLOR"))
     return Console(
-        file=stream, force_terminal=live, no_color=bool(os.environ.get("NO_COLOR")) or not live,
+        file=stream, force_terminal=live, color_system=None if plain else "auto",
         width=width, highlight=False, emoji=False, markup=False,
     )  # fmt: skip
 
@@ -58,11 +59,10 @@ def print_block(lines: Sequence[Line], stream: TextIO) -> None:
     from rich.text import Text
 
     screen = console(stream)
-    for label, text, style in lines:
-        wrapped = wrap(text, screen.width)
-        shown = Text(f"{label:<{INDENT - 1}} ", style=style)
-        shown.append(("\n" + " " * INDENT).join(wrapped), style="default")
-        screen.print(shown, soft_wrap=True)
+    for label, words, style in lines:
+        wrapped = wrap(words, screen.width)
+        text = ("\n" + " " * INDENT).join(wrapped)
+        screen.print(Text.assemble((f"{label:<{INDENT - 1}} ", style), text), soft_wrap=True)
 
 
 def wrap(text: str, width: int) -> list[str]:

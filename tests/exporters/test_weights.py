@@ -64,6 +64,9 @@ def test_origins():
     assert origins.of("onnx::Add_1", from_torch(tensors["b"])) == "a"  # else the first equal one
     assert origins.of("a", from_torch(first + 1)) is None
     assert origins.of("a", from_torch(first.double())) is None
+    long, other = torch.zeros(100), torch.zeros(100)
+    other[99] = 1  # behind the elements that are looked at first
+    assert Origins({"long": long}).of("long", from_torch(other)) is None
     negative_zero = torch.tensor([0.0, -0.0])
     assert Origins({"z": torch.zeros(2)}).of("z", from_torch(negative_zero)) is None
     not_a_number = torch.tensor([float("nan")])

@@ -85,7 +85,9 @@ def exported(network: nn.Module, shape: tuple[int, ...], opset: int, *, dynamic:
 def alone(model: BareModel, tmp_path: Path) -> int:
     """Nodes that onnxsim leaves when it sees the weights."""
     assemble(model, tmp_path / "full.onnx")
-    found = onnx.ModelProto.FromString(run_onnxsim((tmp_path / "full.onnx").read_bytes(), private_apis=True))
+    found = onnx.ModelProto.FromString(
+        run_onnxsim((tmp_path / "full.onnx").read_bytes(), private_apis=True, largest_folded=1 << 30)
+    )
     return len(found.graph.node)
 
 

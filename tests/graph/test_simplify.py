@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -131,6 +132,22 @@ def test_large_results_are_not_folded_into_the_file() -> None:
     assert len(simplified.proto) < 4096
 
 
+def test_many_results_that_are_small_each_are_not_folded_where_the_file_would_grow() -> None:
+    shapes = " ".join(f"b{i} = ConstantOfShape<value = float[1] {{{i + 2}}}>(s)" for i in range(5))
+    sums = " ".join(f"t{i} = Tanh(y{i}) y{i + 1} = Mul(t{i}, b{i})" for i in range(5))
+    model = bare(
+        f"""
+        net (float[1] x) => (float[500,500] y5)
+        <int64[2] s = {{500, 500}}>
+        {{ y0 = Identity(x) {shapes} {sums} }}
+        """
+    )
+    simplified, done = simplify(model, {"x": random(1)}, private_apis=True)
+    assert done.outcome == "simplified"
+    assert operators(simplified) == {"ConstantOfShape": 5, "Mul": 5, "Tanh": 5}
+    assert not simplified.held
+
+
 def test_a_weight_that_is_broadcast_to_something_large_is_not_folded() -> None:
     model = bare(
         """
@@ -209,8 +226,8 @@ def test_scopes_lines_and_makers_follow_the_nodes() -> None:
 def test_a_result_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     model = perceptron()
 
-    def wrong(proto: bytes, *, private_apis: bool) -> bytes:
-        found = onnx.ModelProto.FromString(run_onnxsim(proto, private_apis=private_apis))
+    def wrong(proto: bytes, **options: Any) -> bytes:
+        found = onnx.ModelProto.FromString(run_onnxsim(proto, **options))
         assert found.graph.node[1].op_type == "Relu"
         found.graph.node[1].op_type = "Abs"
         return found.SerializeToString()
@@ -230,7 +247,7 @@ def test_a_result_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("changed", ["input", "output"])
 def test_a_result_with_another_interface_is_not_used(monkeypatch: pytest.MonkeyPatch, changed: str) -> None:
-    def without(proto: bytes, *, private_apis: bool) -> bytes:
+    def without(proto: bytes, **options: Any) -> bytes:
         found = onnx.ModelProto.FromString(proto)
         getattr(found.graph, changed)[0].name += "1"
         return found.SerializeToString()
@@ -242,7 +259,7 @@ def test_a_result_with_another_interface_is_not_used(monkeypatch: pytest.MonkeyP
 
 
 def test_a_result_with_another_opset_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def other(proto: bytes, *, private_apis: bool) -> bytes:
+    def other(proto: bytes, **options: Any) -> bytes:
         found = onnx.ModelProto.FromString(proto)
         found.opset_import[0].version = 18
         return found.SerializeToString()
@@ -254,7 +271,7 @@ def test_a_result_with_another_opset_is_not_used(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_result_that_grows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def grown(proto: bytes, *, private_apis: bool) -> bytes:
+    def grown(proto: bytes, **options: Any) -> bytes:
         found = onnx.ModelProto.FromString(proto)
         data = np.zeros(1 << 20, np.float32)
         found.graph.initializer.append(onnx.numpy_helper.from_array(data, "ballast"))
@@ -263,7 +280,7 @@ def test_a_result_that_grows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> Non
         return found.SerializeToString()
 
     monkeypatch.setattr(module, "run_onnxsim", grown)
-    monkeypatch.setattr(module, "fold_held", lambda model, keep: model)
+    monkeypatch.setattr(module, "fold_held", lambda model, keep, **_: model)
     _, done = simplify(with_identities(), X)
     assert done.reason is not None
     assert done.reason.found is not None
@@ -271,7 +288,7 @@ def test_a_result_that_grows_is_not_used(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_simplifier_that_fails_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(proto: bytes, *, private_apis: bool) -> bytes:
+    def fails(proto: bytes, **options: Any) -> bytes:
         raise RuntimeError("no such thing\nmore")
 
     monkeypatch.setattr(module, "run_onnxsim", fails)
@@ -370,10 +387,10 @@ import onnx.parser
 model = onnx.parser.parse_model(
     '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { a = Identity(x) y = Relu(a) }'
 ).SerializeToString()
-core = run_onnxsim(model, private_apis=True)
+core = run_onnxsim(model, private_apis=True, largest_folded=1000)
 loaded = {"onnxsim", "onnxsim.onnx_simplifier", "torch"} & set(sys.modules)
 assert not loaded, loaded
-assert run_onnxsim(model, private_apis=False) == core
+assert run_onnxsim(model, private_apis=False, largest_folded=1000) == core
 import onnxsim.onnx_simplifier
 assert onnxsim.onnx_simplifier.C is sys.modules["onnxsim.onnxsim_cpp2py_export"]
 """
@@ -383,13 +400,13 @@ assert onnxsim.onnx_simplifier.C is sys.modules["onnxsim.onnxsim_cpp2py_export"]
 def test_without_the_core_the_public_road_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[bytes] = []
 
-    def public(model: bytes) -> bytes:
+    def public(model: bytes, largest_folded: int) -> bytes:
         taken.append(model)
         return model
 
     monkeypatch.setattr(onnxsim_core, "_through_package", public)
     monkeypatch.setitem(sys.modules, "onnxsim.onnxsim_cpp2py_export", type(sys)("empty"))
-    assert run_onnxsim(b"model", private_apis=True) == b"model"
+    assert run_onnxsim(b"model", private_apis=True, largest_folded=1) == b"model"
     assert taken == [b"model"]
 
 
@@ -397,12 +414,99 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     name = "ONNXSIM_GEMM_FUSION_BACKEND"
-    run_onnxsim(perceptron().proto, private_apis=True)
+    run_onnxsim(perceptron().proto, private_apis=True, largest_folded=1)
     assert name not in os.environ
     monkeypatch.setenv(name, "unrestricted")
-    run_onnxsim(perceptron().proto, private_apis=True)
+    run_onnxsim(perceptron().proto, private_apis=True, largest_folded=1)
     assert os.environ[name] == "unrestricted"
 
 
 def test_operators_are_counted() -> None:
     assert operators(perceptron()) == {"MatMul": 2, "Relu": 1}
+
+
+# linear layers
+
+
+def linear(before: str, after: str, x: str = "float[2,3,4,32]", y: str = "float[24,64]") -> BareModel:
+    return bare(
+        f"""
+        net ({x} x, float[32,64] w) => ({y} y)
+        <float[64] b = {{{", ".join(str(i) for i in range(64))}}}, int64[3] s = {{2, 12, 32}},
+         int64[2] r = {{24, 64}}, int64[4] q = {{2, 3, 4, -1}}, int64[3] keep = {{0, 3, -1}}>
+        {{
+            {before}
+            ["/fc/MatMul"] m = MatMul(a, w)
+            ["/fc/Add"] c = Add(b, m)
+            {after}
+        }}
+        """,
+        {"w": random(32, 64)},
+        scopes={"c": "fc"},
+    )
+
+
+SEQUENCE = {"x": random(2, 3, 4, 32)}
+
+
+def test_a_linear_layer_between_two_reshapes_is_one_gemm() -> None:
+    model = linear("a = Reshape(x, s)", "y = Reshape(c, r)")
+    simplified, done = simplify(model, SEQUENCE, private_apis=True)
+    assert operators_of(simplified) in (["Reshape", "Gemm", "Reshape"], ["Reshape", "Gemm"])
+    assert done.error is not None
+    assert done.error < 1e-6
+    gemm = simplified.parsed().graph.node[1]
+    assert gemm.name == "/fc/Add"
+    assert simplified.made_by["/fc/Add"] == "simplify"
+    assert set(simplified.held) == {"w"}
+
+
+def test_a_linear_layer_on_a_matrix_is_one_gemm() -> None:
+    model = linear("a = Relu(x)", "y = Relu(c)", x="float[24,32]")
+    simplified, _ = simplify(model, {"x": random(24, 32)}, private_apis=True)
+    assert operators_of(simplified) == ["Relu", "Gemm", "Relu"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "y"),
+    [
+        ("a = Relu(x)", "y = Reshape(c, r)", "float[24,64]"),
+        ("a = Reshape(x, s)", "y = Relu(c)", "float[2,12,64]"),
+        ("a = Reshape(x, s)", "y = Reshape(c, keep)", "float[2,3,256]"),
+        (
+            "a = Reshape(x, s)",
+            "d = Relu(c) e = Reshape(c, r) f = Reshape(d, r) y = Add(e, f)",
+            "float[24,64]",
+        ),
+        ("a = Reshape(x, s)", "d = Reshape(m, r) e = Reshape(c, r) y = Add(d, e)", "float[24,64]"),
+    ],
+)
+def test_a_linear_layer_that_would_take_more_nodes_stays(before: str, after: str, y: str) -> None:
+    simplified, _ = simplify(linear(before, after, y=y), SEQUENCE, private_apis=True)
+    assert "Gemm" not in operators_of(simplified)
+    assert "MatMul" in operators_of(simplified)
+
+
+def test_a_new_constant_gets_a_name_that_is_free_in_every_scope() -> None:
+    model = bare(
+        """
+        net (float[2,3,4,32] x, bool flag, float[32,64] w) => (float[24,64] z)
+        <float[64] b, int64[3] s = {2, 12, 32}, int64[2] r = {24, 64}>
+        {
+            a = Reshape(x, s)
+            m = MatMul(a, w)
+            c = Add(m, b)
+            y = Reshape(c, r)
+            z = If(flag) <
+                then_branch = yes () => (float[24,64] t) { rows_of_32 = Relu(y) t = Relu(rows_of_32) },
+                else_branch = no () => (float[24,64] e) { e = Abs(y) }
+            >
+        }
+        """.replace("float[64] b,", "float[64] b = {" + ", ".join(["1"] * 64) + "},"),
+        {"w": random(32, 64)},
+    )
+    values = {**SEQUENCE, "flag": np.array(True)}
+    simplified, done = simplify(model, values, private_apis=True)
+    assert "Gemm" in operators_of(simplified)
+    assert done.reason is None
+    assert "rows_of_32_1" in {tensor.name for tensor in simplified.parsed().graph.initializer}

@@ -110,7 +110,7 @@ def test_external_data_is_a_file_of_the_run(tmp_path: Path) -> None:
 
 
 def test_a_fallback_is_a_warning_and_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(proto: bytes, *, private_apis: bool) -> bytes:
+    def fails(proto: bytes, **options: Any) -> bytes:
         raise RuntimeError("no")
 
     monkeypatch.setattr(simplify_module, "run_onnxsim", fails)

@@ -36,6 +36,7 @@ def main() -> int:
     stub = ModuleType("pipeline.plan")
     stub.build_plan, stub.run_options = build_plan, run_options  # type: ignore[attr-defined]
     sys.modules["pipeline.plan"] = stub
+    os.environ["FAKE_MAIN"] = str(os.getpid())
     from pipeline.__main__ import main as pipeline_main
 
     return pipeline_main(sys.argv[1:])
@@ -109,8 +110,16 @@ def steps(ways: dict[str, str], network: str, opset: int, seconds: float) -> tup
     text = lambda workspace: Text("x")  # noqa: E731
     nodes = lambda workspace: Verdict(summary="20 nodes", measured={"nodes": 20})  # noqa: E731
     return (
-        Step("source", (), ("network",), work("source", lambda w: "live"), storable=False, on_demand=True),
-        Step("reference", ("network",), ("reference",), work("reference", text), config=network),
+        Step(
+            "source",
+            (),
+            ("network",),
+            work("source", lambda w: "live"),
+            storable=False,
+            on_demand=True,
+            config=network,
+        ),
+        Step("reference", ("network",), ("reference",), work("reference", text)),
         Step("export", ("network",), ("exported",), work("export", text), config=opset),
         Step("simplify", ("exported",), ("simplified",), work("simplify", text)),
         Step("check", ("simplified",), (), work("check", nodes), storable=False),
@@ -142,7 +151,7 @@ def behave(way: str | None, stage: str, workspace: Workspace) -> None:
     if way == "bug":
         raise RuntimeError("something that no stage knows")
     if way == "interrupt":
-        os.kill(os.getppid(), signal.SIGINT)
+        os.kill(int(os.environ["FAKE_MAIN"]), getattr(signal, os.environ.get("FAKE_SIGNAL", "SIGINT")))
         time.sleep(60)
     if way == "warn":
         workspace.emit(Finding(stage, "warning", "the graph has a branch that the inputs never take"))

@@ -1,0 +1,118 @@
+"""Small networks of a user's, each with one thing that a pipeline may get wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class Plain(nn.Module):
+    """Nothing wrong with it."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3, padding=1)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+class FrozenBranch(Plain):
+    """Tracing sees one side of the branch; the negated input takes the other."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        return y * 2 if x[0, 0, 0, 0] > 0 else y - 3
+
+
+class BakedSize(Plain):
+    """The batch is turned into a Python number: right only for the size that was traced."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch = int(x.shape[0])
+        y = super().forward(x)
+        return y + torch.arange(batch, dtype=y.dtype).sum()
+
+
+class LeftRandom(Plain):
+    """Dropout that is on at inference too."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.dropout(super().forward(x), 0.5, training=True)
+
+
+class NotANumber(Plain):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(-super().forward(x).abs() - 1)
+
+
+class Fourier(Plain):
+    """An operator that TorchScript has no ONNX for."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) + torch.fft.rfft(x).abs().mean()
+
+
+class Unused(Plain):
+    """The second input is not used."""
+
+    def forward(self, x: torch.Tensor, extra: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+class Constant(Plain):
+    """The output does not depend on the input: nothing can be proved."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * 0 + 1
+
+
+class Structured(Plain):
+    """A list, a dict and a keyword go in; a dict comes out."""
+
+    def forward(
+        self, images: list[torch.Tensor], named: dict[str, torch.Tensor], *, scale: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        y = super().forward(torch.stack(images))
+        return {"logits": y * scale, "side": named["a"] + named["b"]}
+
+
+class NativeCrash(Plain):
+    """Ends the process while it runs, as native code may."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        import ctypes
+
+        ctypes.string_at(0)
+        return x
+
+
+class Large(nn.Module):
+    """Asks for more memory than it is given."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        held = [torch.ones(64, 1024, 1024) for _ in range(64)]
+        return x + sum(part.sum() for part in held)
+
+
+def build(kind: str = "Plain", **arguments: Any) -> nn.Module:
+    """A network by the name of its class."""
+    made: nn.Module = globals()[kind](**arguments)
+    return made.eval()
+
+
+def no_module() -> str:
+    return "not a network"
+
+
+def fails() -> nn.Module:
+    raise RuntimeError("the table of channels is missing")
+
+
+def without_head(network: nn.Module) -> nn.Module:
+    """A preparation: the network ends before its last layer."""
+    network.head = nn.Identity()
+    return network

@@ -1,0 +1,129 @@
+"""The last block of a run, as it stands in a pipe and on terminals of two widths."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from pipeline.events import RunFinished
+from pipeline.report import terminal
+from pipeline.report.blocks import block
+from pipeline.report.terminal import print_block
+
+ROW = {
+    "model": "alexnet", "opset": 11, "exporter": "torchscript", "status": "passed", "error": 3.2e-7,
+    "tolerance": 1.1e-5, "margin": 34.4, "output": "output1", "compared": 3, "criterion": "scale",
+    "nodes": 20, "size_bytes": 244_403_000, "seconds": 6.13, "cached": False,
+}  # fmt: skip
+REASON = {
+    "code": "PL-310", "message": "the exporter does not know the operator aten::frobnicate",
+    "where": "features.0, net.py:12", "found": "opset 11", "expected": "opset 18 or later",
+    "next_step": "Type export.exporter=dynamo",
+}  # fmt: skip
+
+
+def text_of(finished: RunFinished) -> str:
+    stream = io.StringIO()
+    print_block(block(finished), stream)
+    return stream.getvalue()
+
+
+def made(**changes: object) -> RunFinished:
+    return RunFinished("alexnet-op11-0a1b2c3d", "outputs/alexnet-op11-0a1b2c3d", 0, row={**ROW, **changes})
+
+
+def test_made() -> None:
+    assert text_of(made()) == (
+        "made      outputs/alexnet-op11-0a1b2c3d\n"
+        "model     model.onnx, 233 MiB, opset 11, 20 nodes, by torchscript\n"
+        "matches   worst of 3: output1, error 3.2e-07, tolerance 1.1e-05, margin 34x "
+        "(max |difference| / max |reference|)\n"
+        "took      6.1 s\n"
+    )
+
+
+def test_found_again_says_that_nothing_was_made() -> None:
+    found = RunFinished("x", "outputs/x", 0, reused=True, row=ROW)
+    assert text_of(found).splitlines()[0] == (
+        "there     outputs/x (made before, verified now: whole and unchanged)"
+    )
+
+
+def test_all_from_the_cache() -> None:
+    assert text_of(made(cached=True)).endswith("took      6.1 s, every stage that can be from the cache\n")
+
+
+def test_outputs_that_were_not_compared_are_said_to_be_unproved() -> None:
+    text = text_of(made(error=None, unproved="parity=none: nothing was proved"))
+    assert "unproved  parity=none: nothing was proved\n" in text
+    assert "matches" not in text
+
+
+def test_an_accepted_vacuous_comparison_is_not_called_a_match() -> None:
+    text = text_of(made(status="vacuous", unproved="the outputs hardly depend on the inputs"))
+    assert "vacuous   worst of 3: output1" in text
+    assert text.count("the outputs hardly depend on the inputs") == 1
+    assert "matches" not in text
+
+
+def test_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("outputs/failed/x")
+    folder.mkdir(parents=True)
+    for name in ("log.txt", "run.json"):
+        (folder / name).touch()
+    finished = RunFinished("x", str(folder), 1, reason=REASON, row={"stage": "export", "status": "failed"})
+    assert text_of(finished) == (
+        "failed    export\n"
+        "reason    PL-310: features.0, net.py:12: the exporter does not know the operator aten::frobnicate; "
+        "found opset 11, expected opset 18 or later. Type export.exporter=dynamo\n"
+        "log       outputs/failed/x/log.txt\n"
+        "record    outputs/failed/x/run.json\n"
+    )
+
+
+def test_a_failed_comparison_shows_how_far_off_it_is() -> None:
+    row = {**ROW, "stage": "parity", "status": "failed", "error": 0.2, "margin": 5.5e-5}
+    text = text_of(RunFinished("x", None, 1, reason={**REASON, "code": "PL-520"}, row=row))
+    assert "worst     worst of 3: output1, error 2.0e-01, tolerance 1.1e-05, margin 6e-05x" in text
+
+
+class Screen(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_on_a_terminal_text_is_wrapped_beside_its_label(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream = Screen()
+    print_block(block(RunFinished("x", None, 1, reason=REASON, row={"stage": "export"})), stream)
+    lines = [line.rstrip() for line in stream.getvalue().splitlines()]
+    assert all(len(line) <= width for line in lines)
+    assert lines[0] == "failed    export"
+    assert lines[1].startswith("reason    PL-310: ")
+    assert all(line.startswith(" " * terminal.INDENT) for line in lines[2:])
+    assert len(lines) == {80: 4, 160: 3}[width]
+
+
+def test_a_path_is_never_broken() -> None:
+    path = "/a/" + "very-long-folder/" * 9 + "model.onnx"
+    assert path in terminal.wrap(f"it is {path} there", 80)
+
+
+def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "\x1b[" not in _on_screen()
+    monkeypatch.delenv("NO_COLOR")
+    assert "\x1b[32m" in _on_screen()
+
+
+def _on_screen() -> str:
+    stream = Screen()
+    print_block(block(made()), stream)
+    return stream.getvalue()
