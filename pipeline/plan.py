@@ -20,6 +20,7 @@ from pipeline.errors import Refused
 from pipeline.exporters.attempts import Attempts
 from pipeline.exporters.names import check_names
 from pipeline.exporters.opsets import check_opset
+from pipeline.exporters.parameters import check_parameters
 from pipeline.exporters.stages import ExportStage
 from pipeline.graph.bare import BareModel
 from pipeline.graph.contract import Promises
@@ -123,6 +124,8 @@ def _named(config: Config) -> _Named:
     refuse_missing_device(config.device)
     opset = asked_opset(config)
     check_opset(opset, export.exporter)
+    check_parameters(export)
+    _check_training(config)
     identity = identify(config.model, seed=config.seed)
     specs = parse_inputs(config.model.inputs)
     leaves = tuple(leaf.name for leaf in specs.leaves)
@@ -133,6 +136,18 @@ def _named(config: Config) -> _Named:
         parameter_names = tuple(export.input_names[len(leaves) :])
     model = replace(config.model, outputs=export.output_names or config.model.outputs)
     return _Named(replace(config, model=model), identity, specs, parameter_names, opset)
+
+
+def _check_training(config: Config) -> None:
+    """The reference is the network at inference; a file in training mode computes something else."""
+    if config.export.training == "train" and config.parity.kind != "none":
+        raise Refused(
+            "PL-111",
+            "a file in training mode cannot be compared with the network at inference",
+            where="export.training",
+            found=f"export.training=train with parity={config.parity.kind}",
+            next_step="Type parity=none to export it unproved, or export.training=eval",
+        )
 
 
 def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str, str]]:

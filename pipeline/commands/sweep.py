@@ -10,7 +10,8 @@ from typing import Any, Final
 from pipeline.config.canonical import asked_opset
 from pipeline.config.compose import Composition, Point
 from pipeline.config.request import REQUEST_KEYS, Config
-from pipeline.errors import EXIT_FAILED, EXIT_MADE, PipelineError, Refused
+from pipeline.config.rules import check_sweep_name
+from pipeline.errors import EXIT_FAILED, EXIT_MADE, PipelineError
 from pipeline.events import Event, RunFinished
 from pipeline.plan import run_options
 from pipeline.report.dry_run import dry_run_line, refused_line
@@ -127,12 +128,7 @@ def _name(composition: Composition, rows: Sequence[Mapping[str, Any]], first: Co
         Refused: the name is not that of one folder.
     """
     if first.sweep is not None:
-        plain = first.sweep.replace("-", "").replace("_", "").replace(".", "")
-        if not plain.isalnum() or first.sweep.startswith("."):
-            raise Refused(
-                "PL-103", f"sweep cannot be '{first.sweep}'", where="sweep",
-                expected="letters, digits, '.', '_' and '-'", next_step="Type sweep=NAME",
-            )  # fmt: skip
+        check_sweep_name(first.sweep)
         return first.sweep
     identities = [
         " ".join(sorted(text for text in point.overrides if _is_request(text)))

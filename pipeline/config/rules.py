@@ -1,9 +1,54 @@
-"""Checks across keys, gathered: each stands beside its dataclass, in the room's own config.py."""
+"""Checks of values that a type alone does not make: ranges, names of folders, a model that is missing.
+
+What only a room can judge (an opset against the installed packages, inputs against names) is refused
+there, when the plan is made.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import reduce
+from typing import Final
+
 from pipeline.config.request import Config
 from pipeline.errors import Refused
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a number may be: `least` itself is taken unless `above`."""
+
+    key: str
+    least: float
+    most: float | None = None
+    above: bool = False
+    instead: str = ""  #: what to type
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` lies in it."""
+        return (value > self.least if self.above else value >= self.least) and (
+            self.most is None or value <= self.most
+        )
+
+    @property
+    def words(self) -> str:
+        if self.most is not None:
+            return f"{self.least:g} to {int(self.most)}"
+        return f"more than {self.least:g}" if self.above else f"{self.least:g} or more"
+
+
+RANGES: Final = (
+    Range("seed", 0, most=2**63 - 1, instead="0"),  # what torch and numpy both take
+    Range("wait_s", 0, instead="600"),
+    Range("timeout_s", 0, above=True, instead="null for no limit"),
+    Range("target.timeout_s", 0, above=True, instead="600"),
+    Range("export.ir_version", 3, instead="null for what the opset brings"),  # 3 is ONNX 1.0's
+    Range("parity.seeds", 1, most=100, instead="3"),
+    Range("parity.k", 0, above=True, instead="16"),
+    Range("parity.floor", 0, instead="null for the dtype's own"),
+    Range("parity.rtol", 0, instead="1e-3"),
+    Range("parity.atol", 0, instead="1e-5"),
+)
 
 
 def check(config: Config) -> None:
@@ -16,4 +61,28 @@ def check(config: Config) -> None:
         raise Refused(
             "PL-110", "no model was chosen",
             next_step="Type model=NAME, for example model=alexnet; python -m pipeline --help lists the names",
+        )  # fmt: skip
+    for allowed in RANGES:
+        value: float | None = reduce(getattr, allowed.key.split("."), config)  # type: ignore[arg-type]
+        if value is not None and not allowed.holds(value):
+            raise Refused(
+                "PL-103", f"{allowed.key} is out of range", found=literal(value), expected=allowed.words,
+                next_step=f"Type {allowed.key}={allowed.instead}",
+            )  # fmt: skip
+    if not config.out.strip():
+        raise Refused("PL-103", "out is empty", expected="a folder", next_step="Type out=outputs")
+    check_sweep_name(config.sweep)
+
+
+def check_sweep_name(name: str | None) -> None:
+    """Raise when `sweep` is not the name of one folder.
+
+    Raises:
+        Refused: see above.
+    """
+    signs = str.maketrans("", "", "._-")
+    if name is not None and (not name.translate(signs).isalnum() or name.startswith(".")):
+        raise Refused(
+            "PL-103", f"sweep cannot be '{name}'", where="sweep", expected="letters, digits, '.', '_' and '-'",
+            next_step="Type sweep=NAME",
         )  # fmt: skip

@@ -21,8 +21,9 @@ Arrays = Mapping[str, NDArray[Any]]
 
 #: Two boxes are the same box when intersection over union is at least this.
 LEAST_IOU: Final = 0.95
-#: 1 - IoU that the worst pair may have, however small the network's own noise.
-LEAST_IOU_TOLERANCE: Final = 1e-3
+#: ... or when no corner is further away than this, relative to the largest coordinate: of a sliver at
+#: the border, a hundredth of a pixel wide, rounding leaves no intersection.
+LEAST_CORNER_TOLERANCE: Final = 1e-4
 #: Tolerance of a score relative to the largest score, however small the network's own noise.
 LEAST_SCORE_TOLERANCE: Final = 1e-4
 #: Share of the boxes that may be without a partner: non-maximum suppression decides by a threshold.
@@ -139,7 +140,7 @@ class Matching:
 
     Attributes:
         pairs: index in the first set, index in the second; int [m, 2].
-        iou: of each pair; float [m].
+        corner_error: largest difference of paired corners relative to the largest coordinate.
         score_error: largest difference of paired scores relative to the largest score.
         alone: share of the boxes of both sets that have no partner.
         unmatched: share of those that have no excuse either.
@@ -147,7 +148,7 @@ class Matching:
     """
 
     pairs: NDArray[np.int64]
-    iou: NDArray[np.float64]
+    corner_error: float
     score_error: float
     alone: float
     unmatched: float
@@ -173,7 +174,10 @@ def match(
     scores = [as_floats(run[group.scores]) for run in (first, second)]
     top = max((float(values.max()) for values in scores if values.size), default=0.0) or 1.0
     allowed = score_tolerance * top
+    reach = max((float(np.abs(values).max()) for values in boxes if values.size), default=0.0) or 1.0
     overlap = _iou(boxes[0], boxes[1])
+    corners_apart = np.abs(boxes[0][:, None] - boxes[1][None, :]).max(axis=2, initial=0.0) / reach
+    overlap = np.where(corners_apart <= LEAST_CORNER_TOLERANCE, np.maximum(overlap, LEAST_IOU), overlap)
     if group.labels:
         overlap = np.where(first[group.labels][:, None] == second[group.labels][None, :], overlap, 0.0)
     apart = np.abs(scores[0][:, None] - scores[1][None, :])
@@ -203,7 +207,7 @@ def match(
         missing = alone
     return Matching(
         matched,
-        overlap[matched[:, 0], matched[:, 1]],
+        float(corners_apart[matched[:, 0], matched[:, 1]].max()) if len(matched) else 0.0,
         float(apart[matched[:, 0], matched[:, 1]].max()) / top if len(matched) else 0.0,
         alone / every,
         missing / every,
@@ -215,7 +219,7 @@ def match(
 class DetectionNoise:
     """How far float32 and float64 are apart, as sets."""
 
-    iou: float | None = None  #: 1 - the smallest overlap of a pair
+    corner: float | None = None
     score: float | None = None
     unmatched: float | None = None
     alone: float | None = None
@@ -233,7 +237,7 @@ def measure_noise(group: Group, reference: Arrays, exact: Arrays, rule: Rule) ->
         return DetectionNoise()
     found = match(exact, reference, group, score_tolerance=LEAST_SCORE_TOLERANCE)
     return DetectionNoise(
-        float(1 - found.iou.min()) if len(found.iou) else 0.0,
+        found.corner_error,
         found.score_error,
         found.unmatched,
         found.alone,
@@ -246,17 +250,16 @@ def judge_detections(
 ) -> dict[str, Measure]:
     """A measure an output of the group.
 
-    Boxes: 1 - IoU of the worst pair; scores: relative to the largest; labels: the share of boxes
-    without a partner of the same label (on the boxes' line too when they are too many).
+    Boxes: the largest difference of a pair's corners, relative to the largest coordinate; scores:
+    the same, relative to the largest score; labels: the share of boxes without a partner of the same label (on the boxes' line too when they are too many).
     """
     score_tolerance = max(rule.tolerance(noise.score), LEAST_SCORE_TOLERANCE)
     cut_share = max(CUT_SHARE, UNMATCHED_FACTOR * (noise.alone or 0.0))
     found = match(reference, outcome, group, score_tolerance=score_tolerance, cut_share=cut_share)
     share = min(max(UNMATCHED_FACTOR * (noise.unmatched or 0.0), UNMATCHED_SHARE), UNSTABLE_SHARE)
     alone = Measure("set", found.unmatched, noise.unmatched, share, found.place)
-    worst = float(1 - found.iou.min()) if len(found.iou) else 0.0
-    apart = min(max(rule.k * (noise.iou or 0.0), LEAST_IOU_TOLERANCE), 1 - LEAST_IOU)
-    boxes = Measure("set", worst, noise.iou, apart)
+    corner_tolerance = max(rule.tolerance(noise.corner), LEAST_CORNER_TOLERANCE)
+    boxes = Measure("set", found.corner_error, noise.corner, corner_tolerance)
     measures = {
         group.boxes: boxes if group.labels and alone.passed else min(boxes, alone, key=lambda m: m.margin),
         group.scores: Measure("set", found.score_error, noise.score, score_tolerance),
@@ -279,12 +282,10 @@ def _other_error(name: str, first: Arrays, second: Arrays, found: Matching) -> f
 
 
 def _iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Intersection over union of every pair, [n, m]; two empty boxes at one place count as equal."""
+    """Intersection over union of every pair, [n, m]; 0 where both are empty."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
     union = areas[0][:, None] + areas[1][None, :] - shared
-    same = (np.abs(first[:, None] - second[None, :]) <= 1e-3).all(axis=2)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(union > 0, shared / np.where(union > 0, union, 1.0), same.astype(np.float64))
+    return np.where(union > 0, shared / np.where(union > 0, union, 1.0), 0.0)

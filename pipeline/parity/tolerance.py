@@ -70,8 +70,8 @@ def margin(tolerance: float, error: float) -> float:
 def recorded(config: ParityConfig, dtypes: set[str]) -> dict[str, Any]:
     """What the manifest says of the rule; no measured figure."""
     from pipeline.parity.detections import (
+        LEAST_CORNER_TOLERANCE,
         LEAST_IOU,
-        LEAST_IOU_TOLERANCE,
         LEAST_SCORE_TOLERANCE,
         UNMATCHED_SHARE,
     )
@@ -88,7 +88,7 @@ def recorded(config: ParityConfig, dtypes: set[str]) -> dict[str, Any]:
     record["integers"] = "exact, ties within the tolerance of the values that they point at"
     record["detections"] = {
         "least_iou": LEAST_IOU,
-        "least_iou_tolerance": LEAST_IOU_TOLERANCE,
+        "least_corner_tolerance": LEAST_CORNER_TOLERANCE,
         "least_score_tolerance": LEAST_SCORE_TOLERANCE,
         "unmatched_share": UNMATCHED_SHARE,
     }

@@ -59,7 +59,7 @@ class Cache:
     """Reads and writes entries; `mode` as in `cache.mode`."""
 
     def __init__(self, directory: Path, mode: str = "readwrite", size: int | None = None) -> None:
-        self.root = directory / LAYOUT
+        self.root = directory.absolute() / LAYOUT  # files are linked to, from other folders
         self.reads = mode in ("readwrite", "read")
         self.writes = mode in ("readwrite", "write")
         self.size = size

@@ -68,13 +68,13 @@ def test_a_failed_stage_is_1_and_names_stage_code_sentence_log_and_record(tmp_pa
     done = in_pipe(ALEXNET, tmp_path, told(alexnet_op11={"export": "fail"}))
     assert done.returncode == 1
     assert done.stdout == ""
-    assert same_every_time(done.stderr).splitlines()[-4:] == [
-        "failed    export",
+    assert same_every_time(done.stderr).endswith(
+        "failed    export\n"
         "reason    PL-503: features.0, net.py:12: the exporter does not know the operator aten::frobnicate; "
-        "found opset 13, expected opset 18 or later. Type export.exporter=dynamo",
-        "log       outputs/failed/alexnet-op11-HEX/log.txt",
-        "record    outputs/failed/alexnet-op11-HEX/run.json",
-    ]
+        "found opset 13, expected opset 18 or later. Type export.exporter=dynamo\n"
+        "log       outputs/failed/alexnet-op11-HEX/log.txt\n"
+        "record    outputs/failed/alexnet-op11-HEX/run.json\n"
+    )
     (record,) = (tmp_path / "outputs" / "failed").glob("*/run.json")
     assert problems_of("run.json", json.loads(record.read_text())) == []
 
@@ -247,7 +247,7 @@ def test_points_that_are_there_stand_in_the_table_before_the_others_begin(tmp_pa
 
 
 def test_a_point_past_its_time_limit_is_a_row(tmp_path: Path) -> None:
-    done = in_pipe((*SWEEP, "timeout_s=8"), tmp_path, told(alexnet_op11={"parity": "hang"}))
+    done = in_pipe((*SWEEP, "timeout_s=2"), tmp_path, told(alexnet_op11={"parity": "hang"}))
     assert done.returncode == 1
     assert [row["status"] for row in table(tmp_path)] == ["failed", "passed", "passed", "passed"]
     assert "PL-705" in table(tmp_path)[0]["reason"]

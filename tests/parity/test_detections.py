@@ -175,8 +175,13 @@ class TestVacuous:
         assert find_vacuous(reference, ParityConfig()) == ()
 
 
-def test_empty_boxes_at_one_place_are_paired() -> None:
-    flat = {"boxes": np.zeros((1, 4)), "scores": np.ones(1), "labels": np.ones(1, int)}
-    found = match(flat, flat, Group("boxes", "scores", "labels"), score_tolerance=1e-4)
+@pytest.mark.parametrize("width", [0.0, 0.01])
+def test_slivers_at_the_border_are_paired_by_their_corners(width: float) -> None:
+    """Rounding moves them by more than their width."""
+    one = {"boxes": np.array([[319.99, 10, 320, 90]]), "scores": np.ones(1), "labels": np.ones(1, int)}
+    other = {**one, "boxes": np.array([[319.98 - width, 10, 319.98, 90]])}
+    found = match(one, other, Group("boxes", "scores", "labels"), score_tolerance=1e-4)
     assert len(found.pairs) == 1
     assert found.unmatched == 0
+    moved = {**one, "boxes": one["boxes"] - [0.1, 0, 0.1, 0]}
+    assert not len(match(one, moved, Group("boxes", "scores", "labels"), score_tolerance=1e-4).pairs)

@@ -163,6 +163,16 @@ class TestFaults:
         assert reason.next_step is not None
         assert "torch.where" in reason.next_step
 
+    def test_a_near_miss_on_other_inputs_is_not_called_a_branch(self, small: Exported) -> None:
+        with small.weight(2) as weight:
+            weight *= 1 + 3e-5
+        outputs = {label: dict(values) for label, values in small.reference.outputs.items()}
+        outputs["seed0"] = {"output1": outputs["seed0"]["output1"] * np.float32(1 + 3e-5)}
+        exact = {"seed0": {"output1": outputs["seed0"]["output1"].astype(np.float64)}}
+        with pytest.raises(StageFailed) as caught:
+            small.prove((BRANCH,), Reference(outputs, exact))
+        assert "a branch was frozen" not in str(caught.value)
+
     def test_a_baked_size(self, tmp_path: Path) -> None:
         class Baked(torch.nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:

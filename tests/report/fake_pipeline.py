@@ -23,6 +23,7 @@ from pipeline.config.request import Config
 from pipeline.config.show import config_yaml
 from pipeline.errors import Refused, StageFailed
 from pipeline.events import Finding, Progress
+from pipeline.run import points
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions
 from pipeline.stage import Verdict, Workspace
@@ -37,6 +38,7 @@ def main() -> int:
     stub.build_plan, stub.run_options = build_plan, run_options  # type: ignore[attr-defined]
     sys.modules["pipeline.plan"] = stub
     os.environ["FAKE_MAIN"] = str(os.getpid())
+    points.PRELOAD = ()  # type: ignore[misc]  # torch is not needed here
     from pipeline.__main__ import main as pipeline_main
 
     return pipeline_main(sys.argv[1:])

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.run.conftest import Text, make_plan, stages
 
 from pipeline.errors import InternalError, Refused
 from pipeline.events import Event, Finding
@@ -17,6 +16,7 @@ from pipeline.run.cache import BLOB_BYTES, Cache, CacheEntry, DamagedEntryError,
 from pipeline.run.explain import explain
 from pipeline.run.plan import StageKey
 from pipeline.run.runner import execute
+from tests.run.conftest import Text, make_plan, stages
 
 KEY = StageKey("middle", "ab" * 32, {"config": {"opset": 11}})
 OTHER = StageKey("middle", "cd" * 32, {"config": {"opset": 13}})
@@ -89,7 +89,8 @@ def test_entries_that_were_swapped_are_a_miss(tmp_path: Path) -> None:
     os.rename(one, tmp_path / "aside")
     os.rename(other, one)
     os.rename(tmp_path / "aside", other)
-    assert cache.find(KEY.key) is None and cache.find(OTHER.key) is None
+    assert cache.find(KEY.key) is None
+    assert cache.find(OTHER.key) is None
 
 
 def test_a_run_removes_a_damaged_entry_says_so_and_makes_it_again(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.run.conftest import Text, make_plan, stages, write_model
 
 from pipeline.events import StageStarted
 from pipeline.run.plan import Plan
@@ -28,6 +27,7 @@ from pipeline.run.points import run_points
 from pipeline.run.verify import verify_directory
 from pipeline.run.workers import Workers
 from pipeline.stage import Verdict, Workspace
+from tests.run.conftest import Text, make_plan, stages, write_model
 
 
 def slow_model(workspace: Workspace) -> Verdict:
@@ -65,7 +65,8 @@ def settled(options: RunOptions, earlier: str) -> None:
         if not folder.name.startswith(".") and folder.name not in ("failed", "damaged", "sweeps"):
             assert verify_directory(folder) == [], folder
     (done,) = run_points([plan()], [replace(options, wait_s=10)], lambda index, event: None)[0]
-    assert done is not None and done.exit_code == 0
+    assert done is not None
+    assert done.exit_code == 0
     assert verify_directory(Path(done.directory or "")) == []
     assert digest_of(options.out / "earlier-op11-00000009") == earlier
     assert list((options.out / ".making").iterdir()) == []
@@ -156,8 +157,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
     (small_disk / "filler").write_bytes(b"x" * 65536 * pieces)
     full = replace(options, out=small_disk / "outputs")
     (done,) = run_points([make_plan(steps=stages(write=write_model))], [full], lambda index, event: None)[0]
-    assert done is not None and done.exit_code == 1
-    assert done.reason is not None and done.reason["code"] == "PL-703"
+    assert done is not None
+    assert done.exit_code == 1
+    assert done.reason is not None
+    assert done.reason["code"] == "PL-703"
     assert not (full.out / "fake-op11-00000000").exists()
     assert list((full.out / ".making").iterdir()) == []
     (small_disk / "filler").unlink()
@@ -165,7 +168,8 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
         path.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     (again,) = run_points([make_plan()], [full], lambda index, event: None)[0]
-    assert again is not None and again.exit_code == 0
+    assert again is not None
+    assert again.exit_code == 0
 
 
 def test_a_read_only_outputs_folder_is_refused(options: RunOptions, tmp_path: Path) -> None:
@@ -181,8 +185,10 @@ def test_a_read_only_outputs_folder_is_refused(options: RunOptions, tmp_path: Pa
         (done,) = run_points(
             [make_plan()], [replace(options, out=place / "outputs")], lambda index, event: None
         )[0]
-        assert done is not None and done.exit_code == 2
-        assert done.reason is not None and done.reason["code"] == "PL-701"
+        assert done is not None
+        assert done.exit_code == 2
+        assert done.reason is not None
+        assert done.reason["code"] == "PL-701"
     finally:
         if mounted:
             subprocess.run(["umount", str(place)], check=True)
@@ -196,15 +202,18 @@ def test_a_clock_that_runs_backwards_changes_nothing(
     monkeypatch.setattr(time, "time_ns", lambda: next(hours) * 10**9)
     for _ in range(2):
         (done,) = run_points([make_plan()], [options], lambda index, event: None)[0]
-        assert done is not None and done.exit_code == 0
+        assert done is not None
+        assert done.exit_code == 0
     record = json.loads((options.out / "fake-op11-00000000" / "run.json").read_text())
-    assert record["seconds"] >= 0 and all(stage["seconds"] >= 0 for stage in record["stages"])
+    assert record["seconds"] >= 0
+    assert all(stage["seconds"] >= 0 for stage in record["stages"])
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(options: RunOptions, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the cache's folder should be")
     events: list[object] = []
     (done,) = run_points([make_plan()], [options], lambda index, event: events.append(event))[0]
-    assert done is not None and done.exit_code == 0
+    assert done is not None
+    assert done.exit_code == 0
     record = json.loads((Path(done.directory or "") / "run.json").read_text())
     assert [warning["stage"] for warning in record["warnings"]] == ["middle"]

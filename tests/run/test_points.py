@@ -10,14 +10,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from tests.run.conftest import Text, abort, eat, hang, make_plan, refuse, stages
-
 from pipeline.errors import Refused
 from pipeline.events import Event, RunFinished, StageFinished, StageStarted
 from pipeline.run.point import RunOptions
 from pipeline.run.points import run_points
 from pipeline.run.schemas import problems_of
 from pipeline.run.verify import verify_directory
+from tests.run.conftest import Text, abort, eat, hang, make_plan, refuse, stages
 
 
 def run(points: list, options: RunOptions, events: list | None = None) -> list[RunFinished | None]:
@@ -33,7 +32,9 @@ def left_over(options: RunOptions) -> list[str]:
 def test_a_point_leaves_a_whole_directory(options: RunOptions) -> None:
     events: list[tuple[int, Event]] = []
     (done,) = run([make_plan()], options, events)
-    assert done is not None and done.exit_code == 0 and not done.reused
+    assert done is not None
+    assert done.exit_code == 0
+    assert not done.reused
     folder = Path(done.directory or "")
     assert verify_directory(folder) == []
     assert (folder / "model.onnx").stat().st_size == 16 * 65536
@@ -51,8 +52,10 @@ def test_the_second_run_verifies_and_returns_the_first(options: RunOptions) -> N
     (first,) = run([make_plan()], options)
     before = (options.out / "fake-op11-00000000" / "model.onnx").stat().st_mtime_ns
     (second,) = run([make_plan()], options)
-    assert first is not None and second is not None
-    assert second.reused and second.directory == first.directory
+    assert first is not None
+    assert second is not None
+    assert second.reused
+    assert second.directory == first.directory
     assert (options.out / "fake-op11-00000000" / "model.onnx").stat().st_mtime_ns == before
 
 
@@ -61,7 +64,9 @@ def test_a_damaged_directory_is_moved_aside_and_made_again(options: RunOptions) 
     model = options.out / "fake-op11-00000000" / "model.onnx"
     model.write_bytes(b"changed")
     (done,) = run([make_plan()], options)
-    assert done is not None and done.exit_code == 0 and not done.reused
+    assert done is not None
+    assert done.exit_code == 0
+    assert not done.reused
     assert verify_directory(options.out / "fake-op11-00000000") == []
     assert [path.read_bytes() for path in (options.out / "damaged").rglob("model.onnx")] == [b"changed"]
 
@@ -69,7 +74,8 @@ def test_a_damaged_directory_is_moved_aside_and_made_again(options: RunOptions) 
 def test_force_with_the_same_bytes_keeps_the_old_directory(options: RunOptions) -> None:
     run([make_plan()], options)
     (done,) = run([make_plan()], replace(options, force=True))
-    assert done is not None and done.exit_code == 0
+    assert done is not None
+    assert done.exit_code == 0
     assert sorted(path.name for path in options.out.iterdir() if not path.name.startswith(".")) == [
         "fake-op11-00000000"
     ]
@@ -81,16 +87,18 @@ def test_force_with_other_bytes_keeps_both_and_fails(options: RunOptions) -> Non
 
     run([make_plan()], options)
     (done,) = run([make_plan(steps=stages(write=other))], replace(options, force=True))
-    assert done is not None and done.exit_code == 1
-    assert (
-        done.reason is not None and done.reason["code"] == "PL-708" and done.reason["where"] == "model.onnx"
-    )
+    assert done is not None
+    assert done.exit_code == 1
+    assert done.reason is not None
+    assert done.reason["code"] == "PL-708"
+    assert done.reason["where"] == "model.onnx"
     assert verify_directory(options.out / "fake-op11-00000000") == []
 
 
 def test_a_failed_stage_keeps_a_true_record(options: RunOptions) -> None:
     (done,) = run([make_plan(steps=stages(middle=refuse))], options)
-    assert done is not None and done.exit_code == 1
+    assert done is not None
+    assert done.exit_code == 1
     record = json.loads((options.out / "failed" / "fake-op11-00000000" / "run.json").read_text())
     assert problems_of("run.json", record) == []
     assert [(stage["name"], stage["status"]) for stage in record["stages"]] == [
@@ -112,17 +120,20 @@ def test_a_native_crash_is_a_failed_stage_and_the_sweep_goes_on(options: RunOpti
     done = run(points, options)
     assert [result.exit_code for result in done if result] == [0, 1, 0, 0]
     record = json.loads((options.out / "failed" / "b-op11-00000002" / "run.json").read_text())
-    assert record["reason"]["code"] == "PL-704" and "SIGABRT" in record["reason"]["found"]
+    assert record["reason"]["code"] == "PL-704"
+    assert "SIGABRT" in record["reason"]["found"]
     assert [stage["status"] for stage in record["stages"]] == ["passed", "passed", "failed"]
 
 
 def test_a_crash_in_a_single_run_keeps_a_true_record(options: RunOptions) -> None:
     (done,) = run([make_plan(steps=stages(write=abort))], options)
-    assert done is not None and done.exit_code == 1
+    assert done is not None
+    assert done.exit_code == 1
     record = json.loads((options.out / "failed" / "fake-op11-00000000" / "run.json").read_text())
     assert record["stages"][-1]["status"] == "failed"
     (again,) = run([make_plan()], options)
-    assert again is not None and again.exit_code == 0
+    assert again is not None
+    assert again.exit_code == 0
 
 
 def test_a_point_past_its_time_limit_fails(options: RunOptions) -> None:
@@ -131,13 +142,17 @@ def test_a_point_past_its_time_limit_fails(options: RunOptions) -> None:
     done = run(points, replace(options, timeout_s=0.5))
     assert time.monotonic() - begun < 20
     assert [result.exit_code for result in done if result] == [1, 0]
-    assert done[0] is not None and done[0].reason is not None and done[0].reason["code"] == "PL-705"
+    assert done[0] is not None
+    assert done[0].reason is not None
+    assert done[0].reason["code"] == "PL-705"
 
 
 def test_a_point_past_its_memory_limit_fails(options: RunOptions) -> None:
     (done,) = run([make_plan(steps=stages(middle=eat))], replace(options, memory_bytes=600 * 2**20))
-    assert done is not None and done.exit_code == 1
-    assert done.reason is not None and done.reason["code"] == "PL-706"
+    assert done is not None
+    assert done.exit_code == 1
+    assert done.reason is not None
+    assert done.reason["code"] == "PL-706"
 
 
 def test_a_refused_point_is_a_row_and_leaves_nothing(options: RunOptions) -> None:
@@ -168,7 +183,8 @@ def test_a_hit_does_not_make_the_live_value(options: RunOptions) -> None:
     run([make_plan("a-op11-00000001")], options)
     events: list[tuple[int, Event]] = []
     (done,) = run([make_plan("b-op11-00000002", steps=stages(source=abort))], options, events)
-    assert done is not None and done.exit_code == 0
+    assert done is not None
+    assert done.exit_code == 0
     assert [event.cache for _, event in events if isinstance(event, StageFinished)] == ["off", "hit", "off"]
 
 
