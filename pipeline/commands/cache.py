@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from pipeline.commands.arguments import Arguments, parser, print_json
 from pipeline.errors import EXIT_FAILED, EXIT_MADE
+from pipeline.report.units import count, duration, size
 from pipeline.run.cache import Cache, CacheEntry, default_directory
 from pipeline.run.explain import explain
 from pipeline.run.plan import Plan
@@ -39,29 +40,32 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _list(cache: Cache, given: Any, arguments: Arguments) -> int:
-    rows = [
-        {"stage": entry.stage, "key": entry.key, "bytes": entry.size, "used": entry.used}
-        for entry in sorted(_whole(cache), key=lambda entry: -entry.used)
-    ]
+    entries = sorted(_whole(cache), key=lambda entry: -entry.used)
     if given.json:
-        print_json(rows)
+        print_json(
+            [
+                {"stage": entry.stage, "key": entry.key, "bytes": entry.size, "used": entry.used}
+                for entry in entries
+            ]
+        )
         return EXIT_MADE
     now = time.time()  # noqa: TID251 - beside the time stamps of files
-    for row in rows:
-        age = (now - float(row["used"])) / 60  # type: ignore[arg-type]
+    for entry in entries:
         print(
-            f"{row['stage']:<12} {row['key'][:16]}  {row['bytes'] / 2**20:>9.1f} MiB  used {age:>7.1f} min ago"
-        )  # type: ignore[index,operator]
-    print(f"{len(rows)} entries in {cache.root}")
+            f"{entry.stage:<12} {entry.key[:16]}  {size(entry.size):>9}  used {duration(max(now - entry.used, 0))} ago"
+        )
+    print(
+        f"{count(len(entries), 'entry', 'entries')}, {size(sum(entry.size for entry in entries))} in {cache.root}"
+    )
     return EXIT_MADE
 
 
 def _clear(cache: Cache, given: Any, arguments: Arguments) -> int:
-    count = cache.clear()
+    removed = cache.clear()
     if given.json:
-        print_json({"removed": count})
+        print_json({"removed": removed})
     else:
-        print(f"{count} entries removed from {cache.root}")
+        print(f"{count(removed, 'entry', 'entries')} removed from {cache.root}")
     return EXIT_MADE
 
 
@@ -79,7 +83,10 @@ def _verify(cache: Cache, given: Any, arguments: Arguments) -> int:
     else:
         for row in damaged:
             print(f"damaged: {row['stage'] or 'entry'} {row['key'][:16]}: {row['problem']}")
-        print(f"{len(damaged)} damaged entries; the next run that needs one removes and rebuilds it")
+        print(
+            f"{count(len(damaged), 'damaged entry', 'damaged entries')}; "
+            "the next run that needs one removes and rebuilds it"
+        )
     return EXIT_FAILED if damaged else EXIT_MADE
 
 

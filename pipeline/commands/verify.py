@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipeline.commands.arguments import parser, print_json
 from pipeline.errors import EXIT_FAILED, EXIT_MADE, EXIT_REFUSED, PipelineError
@@ -23,7 +24,8 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("directory", nargs="+", type=Path)
     arguments.add_argument("--deep", action="store_true", help="run parity again from the saved inputs")
     given = arguments.parse_args(argv)
-    worst, report = EXIT_MADE, []
+    worst = EXIT_MADE
+    report: list[dict[str, Any]] = []
     for folder in given.directory:
         try:
             problems = verify_directory(folder)
@@ -56,7 +58,7 @@ def _say(folder: Path, problems: Sequence[Problem]) -> None:
 
 
 def _deep(folder: Path) -> list[Problem]:
-    from pipeline.parity.deep import compare_again
+    from pipeline.commands.deep import compare_again
 
     try:
         return [Problem("changed", "model.onnx", text) for text in compare_again(folder)]

@@ -105,7 +105,7 @@ def help_text(
         _paragraph(WHAT, columns),
         _examples(columns),
         "The ten commonest overrides\n" + _rows(COMMONEST, columns),
-        "Groups (GROUP=NAME chooses a file; * is taken when none is named)\n" + _groups(folders, columns),
+        "Groups (GROUP=NAME; * is taken when none is named)\n" + _groups(folders, columns),
         "Keys (default; KEY=VALUE sets one, --cfg job shows them all)\n" + _keys(columns),
         "Flags\n" + _rows(FLAGS, columns),
         "Commands (COMMAND --help says more)\n" + _rows((commands or {}).items(), columns),

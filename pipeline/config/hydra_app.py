@@ -75,7 +75,9 @@ def answer(arguments: Arguments) -> int:
         [arguments.config_dir] if arguments.config_dir is not None else [], arguments.config_name
     )
     if not completion:
-        overrides.check_keys(overrides.parse(arguments.overrides), folders)
+        parsed = overrides.parse(arguments.overrides)
+        overrides.check_keys(parsed, folders)
+        overrides.sort((override for override in parsed if not override.is_sweep_override()), folders)
     with _as_hydra_expects(words):
         return _hydra(folders)
 

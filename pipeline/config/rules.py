@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import reduce
-from typing import Final
+from typing import Any, Final, cast
 
 from pipeline.config.request import Config
 from pipeline.errors import Refused
@@ -63,10 +63,10 @@ def check(config: Config) -> None:
             next_step="Type model=NAME, for example model=alexnet; python -m pipeline --help lists the names",
         )  # fmt: skip
     for allowed in RANGES:
-        value: float | None = reduce(getattr, allowed.key.split("."), config)  # type: ignore[arg-type]
+        value: Any = reduce(getattr, allowed.key.split("."), cast("Any", config))
         if value is not None and not allowed.holds(value):
             raise Refused(
-                "PL-103", f"{allowed.key} is out of range", found=literal(value), expected=allowed.words,
+                "PL-103", f"{allowed.key} is out of range", found=str(value), expected=allowed.words,
                 next_step=f"Type {allowed.key}={allowed.instead}",
             )  # fmt: skip
     if not config.out.strip():

@@ -63,12 +63,10 @@ def fold_held(model: BareModel, keep: Collection[str] = (), *, largest_folded: i
         if name not in sizes
         or sizes[name] > max(largest_folded, sum(model.held[source].size for source in sources))
     }
-    # A node that stays because of one output must not lose another: both would define it.
-    staying = {name for node in found.nodes if large.intersection(node.output) for name in node.output}
-    wanted = sorted(set(found.wanted) - large - staying)
+    wanted, kept = _without_clashes(proto.graph, found.nodes, set(found.wanted) - large)
     if not wanted:
         return model
-    values = _computed(proto, found.nodes, wanted, model)
+    values = _computed(proto, found.nodes, sorted(wanted), model)
     held, derived = dict(model.held), dict(model.derived)
     for name, array in values.items():
         tensor = onnx.numpy_helper.from_array(array, name)
@@ -78,7 +76,7 @@ def fold_held(model: BareModel, keep: Collection[str] = (), *, largest_folded: i
         else:
             held[name] = hold_values(tensor, origin=None, derived_by=DERIVED_BY)
             proto.graph.input.append(typed_input(held[name]))
-    _remove_dead(proto.graph, found.nodes, set(values))
+    _keep_nodes(proto.graph, kept)
     folded = replace(model, held=held, derived=derived)
     return without_held(folded, proto, unused_held(folded, proto.graph, keep))
 
@@ -152,12 +150,27 @@ def _computed(
     return dict(zip(names, found, strict=True))
 
 
-def _remove_dead(graph: onnx.GraphProto, steps: tuple[onnx.NodeProto, ...], folded: set[str]) -> None:
-    """Drop the nodes whose outputs nobody takes any more, last ones first."""
+def _without_clashes(
+    graph: onnx.GraphProto, steps: tuple[onnx.NodeProto, ...], wanted: set[str]
+) -> tuple[set[str], list[onnx.NodeProto]]:
+    """What can be folded, and the nodes that are left then.
+
+    A node that stays because of one output must not lose another to a constant: both would define it.
+    """
+    while True:
+        kept = _left(graph, steps, wanted)
+        clashes = wanted.intersection(name for node in kept for name in node.output)
+        if not clashes:
+            return wanted, kept
+        wanted = wanted - clashes
+
+
+def _left(
+    graph: onnx.GraphProto, steps: tuple[onnx.NodeProto, ...], folded: set[str]
+) -> list[onnx.NodeProto]:
+    """The nodes without those of `steps` whose outputs nobody takes any more."""
     candidates = {id(node) for node in steps}
-    used = {value.name for value in graph.output} | {
-        value.name for node in graph.node for inner in subgraphs(node) for value in inner.output
-    }
+    used = {value.name for value in graph.output}
     kept = []
     for node in reversed(graph.node):
         if id(node) in candidates and not (used - folded).intersection(node.output):
@@ -165,7 +178,12 @@ def _remove_dead(graph: onnx.GraphProto, steps: tuple[onnx.NodeProto, ...], fold
         kept.append(node)
         used.update(node.input)
         for inner in subgraphs(node):
-            used.update(name for inside in nodes(inner) for name in inside.input)
-    copies = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
+            used.update(used_names(inner))
+    kept.reverse()
+    return kept
+
+
+def _keep_nodes(graph: onnx.GraphProto, kept: list[onnx.NodeProto]) -> None:
+    copies = [type(node).FromString(node.SerializeToString()) for node in kept]
     del graph.node[:]
     graph.node.extend(copies)

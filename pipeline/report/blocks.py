@@ -12,15 +12,6 @@ from pipeline.report.terminal import STYLES, Line
 from pipeline.report.units import count, duration, figure, margin, place, size
 
 LABEL: Final = "bold"
-#: What an error is measured in, by the criterion that came nearest to its tolerance.
-METRICS: Final = {
-    "scale": "max |difference| / max |reference|",
-    "channel": "max |difference| / max |reference| of its channel",
-    "element": "max |difference| / |reference|",
-    "fixed": "max |difference|, allowed atol + rtol |reference|",
-    "exact": "share of elements that differ",
-    "set": "boxes and scores, matched as sets",
-}
 
 
 def block(finished: RunFinished) -> list[Line]:
@@ -67,11 +58,10 @@ def _match(row: Mapping[str, Any]) -> Line:
         return ("unproved", unproved or "the outputs were not compared", STYLES["vacuous"])
     compared = int(row.get("compared") or 1)
     which = f"worst of {compared}: " if compared > 1 else ""
-    metric = METRICS.get(row.get("criterion", "scale"), row.get("criterion"))
+    metric = f" ({row['metric']})" if row.get("metric") else ""
     text = (
         f"{which}{row.get('output') or 'output'}, error {figure(row['error'])}, "
-        f"tolerance {figure(row.get('tolerance'))}, margin {margin(row.get('margin'), row['error'])} "
-        f"({metric})"
+        f"tolerance {figure(row.get('tolerance'))}, margin {margin(row.get('margin'), row['error'])}{metric}"
     )
     return (label, f"{text}; {unproved}" if unproved else text, style)
 

@@ -72,6 +72,6 @@ def place(path: str | Path) -> str:
         return str(path)
 
 
-def count(number: int, word: str) -> str:
-    """`1 point`, `3 points`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+def count(number: int, word: str, words: str | None = None) -> str:
+    """`1 point`, `3 points`; `words` where the plural takes more than an s."""
+    return f"{number} {word}" if number == 1 else f"{number} {words or word + 's'}"

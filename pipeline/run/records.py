@@ -244,7 +244,7 @@ def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dic
     worst = worst_of(record["parity"])
     if worst:
         row |= {
-            key: worst[key] for key in ("error", "tolerance", "margin", "output", "criterion") if key in worst
+            key: worst[key] for key in ("error", "tolerance", "margin", "output", "metric") if key in worst
         }
         row["compared"] = len(record["parity"])
     for stage in record["stages"]:

@@ -45,9 +45,9 @@ _SSD_FAVOURED: Final = 10.0
 #: RetinaNet and FCOS have a sigmoid for each class: few of them above the threshold.
 _SIGMOID_MEAN: Final = -7.0
 #: Offsets of boxes, in parts of an anchor's size: boxes move, but stay boxes.
-_OFFSET: Final = 0.3
+_OFFSET: Final = 0.2
 #: The same where offsets are divided by 10 (place) and 5 (size) first.
-_DIVIDED_OFFSET: Final = 1.5
+_DIVIDED_OFFSET: Final = 0.5
 
 
 def head_spreads(module: torch.nn.Module) -> dict[torch.nn.Module, HeadSpread]:

@@ -44,7 +44,7 @@ REFUSED = [
     (["model=mynet_multi_input", "export.input_names=[a]"], "PL-301", ["fewer"]),
     (["model=mynet", "export.input_names=[a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u]"], "PL-304", ["more names"]),
     (["model=mynet", "export.input_names=[output1]"], "PL-302", ["output1", "input and an output"]),
-    (["model=mynet", "export.input_names=[fc.bias]"], "PL-302", ["fc.bias", "parameter"]),
+    (["model=mynet", "export.input_names=[classifier.bias]"], "PL-302", ["classifier.bias", "parameter"]),
     (["model=mynet", "export.output_names=[a,b]"], "PL-231", ["a", "b"]),
 ]
 

@@ -114,6 +114,26 @@ def test_symbolic_sizes_keep_their_names_inside_too() -> None:
     assert names == {"N"}
 
 
+def test_symbolic_sizes_that_the_simplifier_renames_get_their_names_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In some graphs onnxsim calls them unk__0 and the like."""
+
+    def renames(proto: bytes, **options: Any) -> bytes:
+        return run_onnxsim(proto, **options).replace(b"batch", b"unk_0")
+
+    monkeypatch.setattr(module, "run_onnxsim", renames)
+    model = bare(
+        "net (float[batch,32] x, float[32,16] w) => (float[batch,16] y) "
+        "{ i = Identity(x) a = MatMul(i, w) y = Relu(a) }",
+        {"w": random(32, 16)},
+    )
+    simplified, done = simplify(model, X, private_apis=True)
+    assert done.outcome == "simplified"
+    assert simplified.parsed().graph.value_info[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert b"unk_0" not in simplified.proto
+
+
 def test_large_results_are_not_folded_into_the_file() -> None:
     model = bare(
         """

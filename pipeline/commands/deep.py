@@ -1,0 +1,56 @@
+"""`verify --deep`: run the file again on the saved inputs and compare with the saved outputs."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.parity.config import ParityConfig
+from pipeline.run.records import MANIFEST, RECORD, load
+
+#: The label under which the saved samples are compared.
+SAVED: Final = "saved"
+
+
+def compare_again(folder: Path) -> list[str]:
+    """A sentence for each output that no longer matches; needs ONNX Runtime, no torch.
+
+    The tolerance is the widest one that the run recorded for any output: the network's own noise is
+    not measured again.
+
+    Raises:
+        StageFailed: the file does not load, does not run, or takes other inputs.
+    """
+    import numpy as np
+
+    from pipeline.parity.compare import compare
+    from pipeline.parity.onnxruntime_session import run_onnxruntime
+    from pipeline.parity.reference import Reference
+
+    def arrays(name: str) -> dict[str, Any] | None:
+        path = folder / "samples" / name
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+
+    inputs, expected = arrays("inputs.npz"), arrays("expected.npz")
+    if inputs is None or expected is None:
+        return ["cannot be run again: there are no saved inputs and outputs"]
+    outputs = run_onnxruntime(folder / "model.onnx", {SAVED: inputs})
+    config = _config(load(folder / MANIFEST), load(folder / RECORD))
+    compared = compare(Reference({SAVED: expected}), outputs, config)
+    return [
+        f"output {item.output} is {item.problem or f'off by {item.error:.1e}, tolerance {item.tolerance:.1e}'}"
+        for item in compared
+        if not item.passed
+    ]
+
+
+def _config(manifest: dict[str, Any], record: dict[str, Any]) -> ParityConfig:
+    asked = manifest["request"]["parity"]
+    known = {field.name for field in fields(ParityConfig)}
+    config = ParityConfig(**{name: value for name, value in asked.items() if name in known})
+    widest = max((line["tolerance"] for line in record["parity"] if line["tolerance"]), default=None)
+    return config if widest is None or config.kind == "fixed" else replace(config, kind="noise", floor=widest)
