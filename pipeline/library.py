@@ -155,8 +155,8 @@ def _logged(log: Path) -> Iterator[Callable[[str], None]]:
     root.addHandler(handler)
 
     def show(
-        message: Warning | str, category: type[Warning], filename: str, line: int,
-        file: TextIO | None = None, text: str | None = None,
+        message: Warning | str, category: type[Warning], filename: str, lineno: int,
+        file: TextIO | None = None, line: str | None = None,
     ) -> None:  # fmt: skip
         stream.write(f"{category.__name__}: {message}\n")
 

@@ -6,8 +6,9 @@ inputs are parsed, cross-field rules are checked and every key is computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,15 +18,13 @@ from pipeline.config.code import pipeline_code_digest, public_version
 from pipeline.config.keys import graph_digest, request_digest, result_digest
 from pipeline.config.request import Config
 from pipeline.errors import Refused
-from pipeline.exporters.attempts import Attempts
 from pipeline.exporters.names import check_names
 from pipeline.exporters.opsets import check_opset
 from pipeline.exporters.parameters import check_parameters
 from pipeline.exporters.stages import ExportStage
-from pipeline.graph.bare import BareModel
 from pipeline.graph.contract import Promises
 from pipeline.graph.stages import AssembleStage, CheckStage, ContractStage, SimplifyStage
-from pipeline.parity.stages import EvidenceStage, ParityReport, ParityStage, ReferenceStage
+from pipeline.parity.stages import EvidenceStage, ParityStage, ReferenceStage
 from pipeline.run.cache import default_directory, parse_size
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions
@@ -35,12 +34,21 @@ from pipeline.sources.default_inputs import with_default_inputs
 from pipeline.sources.device import refuse_missing_device
 from pipeline.sources.identity import SourceIdentity, identify
 from pipeline.sources.stages import SourceStage
-from pipeline.stage import Stage
+from pipeline.stage import Stage, Storable
 
 #: Where the graph key stands in the finished file's metadata.
 GRAPH_KEY: Final = "pipeline.graph_key"
 #: Digits of the result key in the label of a run directory.
 LABEL_DIGITS: Final = 8
+#: Artifacts that can lie in the cache, and where their classes are.
+STORABLE: Final[dict[str, str]] = {
+    "reference": "pipeline.parity.reference:Reference",
+    "signature": "pipeline.parity.signature:Signature",
+    "exported": "pipeline.graph.bare:BareModel",
+    "attempts": "pipeline.exporters.attempts:Attempts",
+    "simplified": "pipeline.graph.bare:BareModel",
+    "parity_report": "pipeline.parity.stages:ParityReport",
+}
 
 
 @dataclass(frozen=True)
@@ -98,7 +106,7 @@ def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
             "seeds": {"weights": config.seed, "samples": config.seed},
         },
         config_yaml=_request_yaml(request),
-        artifact_types=_storable_types(),
+        artifact_types=_StorableTypes(),
         code_digest=pipeline_code_digest,
         version_of=public_version,
         skipped=skipped,
@@ -197,18 +205,19 @@ def _code_of(stages: Sequence[Stage]) -> tuple[str, ...]:
     return tuple(sorted({module for stage in stages for module in stage.key_parts().code}))
 
 
-def _storable_types() -> dict[str, Any]:
-    from pipeline.parity.reference import Reference
-    from pipeline.parity.signature import Signature
+class _StorableTypes(Mapping[str, type[Storable]]):
+    """Artifact name to its class, imported when it is asked for: some bring numpy."""
 
-    return {
-        "reference": Reference,
-        "signature": Signature,
-        "exported": BareModel,
-        "attempts": Attempts,
-        "simplified": BareModel,
-        "parity_report": ParityReport,
-    }
+    def __getitem__(self, name: str) -> type[Storable]:
+        module, _, kind = STORABLE[name].partition(":")
+        found: type[Storable] = getattr(import_module(module), kind)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(STORABLE)
+
+    def __len__(self) -> int:
+        return len(STORABLE)
 
 
 def _request_yaml(request: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ from pipeline.config.request import Config
 GROUPS: Final = ("model", "export", "surgery", "simplify", "check", "parity", "target", "experiment")
 #: How alike two names must be for one to be offered for the other (difflib's ratio).
 NEAR: Final = 0.6
+#: A name that is so much less alike than the nearest is not offered beside it.
+NEARER: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def key_of(path: str) -> Key | None:
 def near(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Names that may have been meant, the likeliest first."""
     known = list(known)
-    found = difflib.get_close_matches(name, known, n=limit, cutoff=NEAR)
+    alike = {each: difflib.SequenceMatcher(None, each, name).ratio() for each in known}
+    least = max(NEAR, max(alike.values(), default=0.0) - NEARER)
+    found = sorted((each for each in known if alike[each] >= least), key=lambda each: -alike[each])[:limit]
     longer = [
         candidate for candidate in known
         if candidate not in found and len(name) > 2 and name.lower() in candidate.lower()

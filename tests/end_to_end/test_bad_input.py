@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tests.end_to_end.conftest import NETWORKS, CommandLine, X
 
 from pipeline.run.directory import RunDirectory
+from tests.end_to_end.conftest import NETWORKS, CommandLine, X
 
 FACTORY = ("model=factory", f"model.factory={NETWORKS}:build", X)
 
@@ -42,7 +42,11 @@ REFUSED = [
     (["model=mynet", "export.opset=11,13"], "PL-106", ["-m"]),
     (["model=mynet", "export.input_names=[a,a]"], "PL-302", ["'a'", "twice"]),
     (["model=mynet_multi_input", "export.input_names=[a]"], "PL-301", ["fewer"]),
-    (["model=mynet", "export.input_names=[a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u]"], "PL-304", ["more names"]),
+    (
+        ["model=mynet", "export.input_names=[a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q,r,s,t,u]"],
+        "PL-304",
+        ["more names"],
+    ),
     (["model=mynet", "export.input_names=[output1]"], "PL-302", ["output1", "input and an output"]),
     (["model=mynet", "export.input_names=[classifier.bias]"], "PL-302", ["classifier.bias", "parameter"]),
     (["model=mynet", "export.output_names=[a,b]"], "PL-231", ["a", "b"]),
@@ -72,7 +76,12 @@ def test_weights_that_do_not_fit_name_the_keys(command: CommandLine, tmp_path: P
                 "head.weight": torch.zeros(5, 7), "nose.bias": torch.zeros(5)}, tmp_path / "w.pth")  # fmt: skip
     done = command(*FACTORY, "model.weights=w.pth")
     assert done.code == 2
-    assert "PL-225" in done.err and "head.weight" in done.err and "nose.bias" in done.err and "head.bias" in done.err
+    assert (
+        "PL-225" in done.err
+        and "head.weight" in done.err
+        and "nose.bias" in done.err
+        and "head.bias" in done.err
+    )
     assert not (tmp_path / "outputs" / "failed").exists()
 
 

@@ -40,7 +40,9 @@ def test_the_screen_of_output_is_what_is_printed() -> None:
     shown = re.search(r"```text\nalexnet-.*?```", TEXT, re.DOTALL)
     assert shown is not None
     stages = re.findall(r"^  (\w+) +passed", shown[0], re.MULTILINE)
-    assert stages == [stage.name for stage in build_plan(compose(["model=alexnet", "export.opset=11"])).stages]
+    assert stages == [
+        stage.name for stage in build_plan(compose(["model=alexnet", "export.opset=11"])).stages
+    ]
 
 
 def test_make_targets_exist() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+
 from tests.end_to_end.conftest import NETWORKS, CommandLine, Done, X, run_command
 
 KINDS = {
@@ -64,7 +65,10 @@ def test_the_file_is_what_others_see(command: CommandLine) -> None:
     assert [value.name for value in model.graph.input] == ["input1", "input2"]
     assert [value.name for value in model.graph.output] == ["output1"]
     session = onnxruntime.InferenceSession(path)
-    with np.load(done.run / "samples/inputs.npz") as inputs, np.load(done.run / "samples/expected.npz") as expected:
+    with (
+        np.load(done.run / "samples/inputs.npz") as inputs,
+        np.load(done.run / "samples/expected.npz") as expected,
+    ):
         assert list(inputs) == ["input1", "input2"]
         (actual,) = session.run(None, dict(inputs))
         np.testing.assert_allclose(actual, expected["output1"], rtol=1e-3, atol=1e-5)
@@ -101,7 +105,9 @@ def test_a_dynamic_axis_is_proved_by_another_size(network: CommandLine, exporter
     assert any("batch=" in line["seed"] for line in done.record["parity"])
 
 
-def test_a_checkpoint_is_what_the_file_computes(network: CommandLine, command: CommandLine, tmp_path: Path) -> None:
+def test_a_checkpoint_is_what_the_file_computes(
+    network: CommandLine, command: CommandLine, tmp_path: Path
+) -> None:
     import torch
     from safetensors.torch import save_file
 
@@ -131,7 +137,9 @@ def test_the_same_request_again_is_verified_and_returned_without_torch(command: 
     assert len(again.runs) == 1
 
 
-def test_a_changed_line_makes_another_directory_and_a_comment_does_not(command: CommandLine, tmp_path: Path) -> None:
+def test_a_changed_line_makes_another_directory_and_a_comment_does_not(
+    command: CommandLine, tmp_path: Path
+) -> None:
     net = tmp_path / "net.py"
     text = (
         "from torch import nn\n\ndef build():\n"
@@ -148,7 +156,9 @@ def test_a_changed_line_makes_another_directory_and_a_comment_does_not(command: 
     assert changed.code == 0 and len(changed.runs) == 2
 
 
-def test_a_sweep_goes_on_after_a_crash_and_makes_only_what_is_missing(command: CommandLine, tmp_path: Path) -> None:
+def test_a_sweep_goes_on_after_a_crash_and_makes_only_what_is_missing(
+    command: CommandLine, tmp_path: Path
+) -> None:
     words = ["-m", "model=factory", f"model.factory={NETWORKS}:build", X, "sweep=crash",
              "model.args={kind: Plain},{kind: NativeCrash},{kind: FrozenBranch},{kind: Constant}"]  # fmt: skip
     done = command(*words)
@@ -187,7 +197,9 @@ def test_an_interrupted_sweep_leaves_a_true_table(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     rows = table_of(tmp_path / "outputs/sweeps/cut/table.csv")
     made = {row["directory"] for row in rows if row["status"] == "passed"}
-    assert made == {str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("outputs/*/manifest.json")}
+    assert made == {
+        str(path.parent.relative_to(tmp_path)) for path in tmp_path.glob("outputs/*/manifest.json")
+    }
     assert len(rows) == 4 and any(row["status"] != "passed" for row in rows)
 
 
@@ -205,7 +217,9 @@ assert [result.opset for result in results] == [11, 13, 11]
 assert results[2].model_path.read_bytes() == results[0].model_path.read_bytes()
 assert all(verify(result.directory).whole and result.margin > 1 for result in results)
 """
-    done = subprocess.run([sys.executable, "-c", text], check=False, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", text], check=False, capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     by_library = next(tmp_path.glob("o/mynet-op11-*"))
     by_command = run_command(tmp_path, ["model=mynet", "export.opset=11", "cache.mode=none"]).run
