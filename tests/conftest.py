@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from pipeline.run.schemas import problems_of
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +17,13 @@ def _own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+
+
+@pytest.fixture(autouse=True)
+def _records_are_valid(tmp_path: Path) -> Iterator[None]:
+    """Every manifest.json and run.json that a test leaves satisfies its JSON Schema."""
+    yield
+    for name in ("manifest.json", "run.json"):
+        for path in tmp_path.rglob(name):
+            if path.is_file():
+                assert problems_of(name, json.loads(path.read_bytes())) == [], path

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 def with_open_branches(model: BareModel) -> BareModel:
     """`model` without the sizes that are stated for results of branches; itself when there are none."""
     proto = model.parsed()
-    if not _open(proto.graph):
+    if not open_branches(proto.graph):
         return model
     return replace(model, proto=proto.SerializeToString(deterministic=True))
 
 
-def _open(graph: onnx.GraphProto) -> bool:
-    """Whether something was taken away, here or further inside."""
+def open_branches(graph: onnx.GraphProto) -> bool:
+    """Take those sizes away, here and further inside; whether there were any."""
     changed = False
     for node in graph.node:
         for inner in subgraphs(node):
-            changed |= _open(inner)
+            changed |= open_branches(inner)
             if node.op_type != "If":  # the shape of a Loop's or Scan's state is part of its meaning
                 continue
             for value in inner.output:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.graph.bare import BareModel
+from pipeline.graph.branches import open_branches
 from pipeline.graph.ir_version import NODE_METADATA_IR, chosen
 from pipeline.graph.places import Place, places
 from pipeline.graph.walk import graphs, model_nodes, nodes
@@ -41,6 +42,7 @@ def finish(model: BareModel, *, metadata: Mapping[str, str], ir_version: int | N
     """
     proto = model.parsed()
     _clear(proto)
+    open_branches(proto.graph)
     named = node_names(proto.graph, model)
     for node, (name, _) in zip(nodes(proto.graph), named, strict=True):
         node.name = name

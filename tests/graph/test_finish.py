@@ -151,6 +151,29 @@ def test_names_are_unique_in_all_scopes() -> None:
     assert all(names)
 
 
+def test_sizes_stated_for_results_of_branches_are_left_open() -> None:
+    model = bare(
+        """
+        net (float[2] x, bool flag, int64 n) => (float[2] y, float[2] z)
+        {
+            y = If(flag) <
+                then_branch = t () => (float[7] b) { b = Relu(x) },
+                else_branch = e () => (float[2] c) { c = Abs(x) }
+            >
+            z = Loop(n, flag, x) <
+                body = l (int64 i, bool go, float[2] s) => (bool go2, float[2] s2) { go2 = Identity(go) s2 = Relu(s) }
+            >
+        }
+        """
+    )
+    branches, loop = finished(model).graph.node
+    for attribute in branches.attribute:
+        assert not attribute.g.output[0].type.tensor_type.HasField("shape")
+        assert attribute.g.output[0].type.tensor_type.elem_type == 1
+    # The state of a loop has the same shape in every round: that is said, not guessed.
+    assert loop.attribute[0].g.output[1].type.tensor_type.HasField("shape")
+
+
 # places
 
 

@@ -68,8 +68,8 @@ def test_an_accepted_vacuous_comparison_is_not_called_a_match() -> None:
     assert "matches" not in text
 
 
-def test_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_failed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("failed"))
     folder = Path("outputs/failed/x")
     folder.mkdir(parents=True)
     for name in ("log.txt", "run.json"):

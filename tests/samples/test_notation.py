@@ -117,7 +117,7 @@ REFUSED: list[tuple[Any, str]] = [
     ),
     (
         {"x": {"shape": [1], "dtype": "float"}},
-        "PL-202: model.inputs.x.dtype: there is no element type float, expected float32, float16, float64, int64, int32, int16, int8, uint8, uint16, uint32, uint64, bool. Did you mean float64?",
+        "PL-202: model.inputs.x.dtype: there is no element type float, expected float32, float16, float64, int64, int32, int16, int8, uint8, uint16, uint32, uint64, bool. Did you mean float32?",
     ),
     (
         {"x": {"shape": [1], "dtype": "torch.int64"}},

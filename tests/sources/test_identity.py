@@ -91,7 +91,7 @@ def test_weights_are_known_by_their_content(net: Path, tmp_path: Path) -> None:
             ModelConfig(name="resnet81"),
             (
                 "PL-221: model.name: torchvision has no model resnet81. Did you mean resnet18, "
-                "resnet152 or resnet101? Type model.name=resnet18"
+                "resnet101 or resnet152? Type model.name=resnet18"
             ),
         ),
         (
@@ -105,7 +105,7 @@ def test_weights_are_known_by_their_content(net: Path, tmp_path: Path) -> None:
             ModelConfig(name="resnet50", weights="IMAGENET1K_V3"),
             (
                 "PL-222: model.weights: torchvision has no weights IMAGENET1K_V3 for resnet50, expected DEFAULT, "
-                "IMAGENET1K_V1, IMAGENET1K_V2. Type model.weights=IMAGENET1K_V2, or a path to a file"
+                "IMAGENET1K_V1, IMAGENET1K_V2. Type model.weights=IMAGENET1K_V1, or a path to a file"
             ),
         ),
         (

@@ -21,6 +21,11 @@ from pipeline.sources.load import load
 from pipeline.sources.network import Network
 
 
+@pytest.fixture(autouse=True)
+def _same_draw() -> None:
+    torch.manual_seed(0)
+
+
 def live(module: torch.nn.Module, inputs: dict[str, Any], seed: int = 0) -> Network:
     network = Network(module.eval(), parse_inputs(inputs))
     make_live(module, seed=seed)

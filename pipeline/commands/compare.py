@@ -1,0 +1,188 @@
+"""`compare A B`: what differs between two run directories.
+
+Exit code 0: they are the same request with the same bytes. 1: they differ. 2: one of them is no run
+directory, or is damaged. Needs no torch; the graphs are read only when the files differ.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.commands.arguments import parser, print_json
+from pipeline.errors import EXIT_FAILED, EXIT_MADE, Refused
+from pipeline.report.units import count, figure, place
+from pipeline.run.explain import differences
+from pipeline.run.records import MANIFEST, RECORD, load
+from pipeline.run.verify import NotARunDirectoryError, verify_directory
+
+#: Sections of the manifest in the order in which they explain one another.
+SECTIONS: Final = (
+    "request", "model", "seeds", "versions", "inputs", "outputs", "opsets", "ir_version", "tolerances",
+)  # fmt: skip
+
+
+#: The part whose difference alone changes no file.
+PIPELINE: Final = "pipeline"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not the same: in which part, and how."""
+
+    part: str
+    text: str
+
+
+def main(argv: Sequence[str]) -> int:
+    """Compare two run directories; the exit code."""
+    arguments = parser("compare", "What differs between two run directories (first and second).")
+    arguments.add_argument("first", type=Path)
+    arguments.add_argument("second", type=Path)
+    given = arguments.parse_args(argv)
+    found = compare_directories(given.first, given.second)
+    if given.json:
+        print_json({"same": not found, "differences": [asdict(each) for each in found]})
+    elif found:
+        for each in found:
+            print(f"{each.part:<10} {each.text}")
+        print(f"{count(len(found), 'difference')} between {place(given.first)} and {place(given.second)}")
+    else:
+        print(f"{place(given.first)} and {place(given.second)} are the same")
+    return EXIT_FAILED if found else EXIT_MADE
+
+
+def compare_directories(first: Path, second: Path, *, expected: bool = True) -> list[Difference]:
+    """Every difference, causes before effects.
+
+    Args:
+        first: a run directory.
+        second: another.
+        expected: compare the networks' saved outputs too, which may differ from machine to machine.
+
+    Raises:
+        Refused: one of them is no whole run directory.
+    """
+    one, other = whole_manifest(first), whole_manifest(second)
+    found = [
+        Difference(section, text.removeprefix(f"{section}."))
+        for section in SECTIONS
+        for text in differences({section: _named(one[section])}, {section: _named(other[section])})
+    ]
+    found += [Difference("stages", text) for text in _stages(one, other)]
+    found += [Difference("verdicts", text) for text in differences(one["verdicts"], other["verdicts"])]
+    if not found and one["keys"]["result"] != other["keys"]["result"]:
+        found.append(Difference(PIPELINE, "was another version of the pipeline's own code"))
+    changed = list(_files(one, other))
+    found += [Difference("files", text) for text in changed]
+    if any(text.startswith("model.onnx") for text in changed):
+        found += [Difference("graph", text) for text in _graphs(first, second)]
+    if expected:
+        found += [Difference("expected", text) for text in _expected(first, second)]
+    return found
+
+
+def _named(section: Any) -> Any:
+    """The default domain of operators has an empty name in files; people call it ai.onnx."""
+    if isinstance(section, dict) and "" in section:
+        return {name or "ai.onnx": value for name, value in section.items()}
+    return section
+
+
+def whole_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a run directory that is whole and unchanged.
+
+    Raises:
+        Refused: it is no run directory, or it is not whole.
+    """
+    try:
+        problems = verify_directory(folder)
+    except NotARunDirectoryError as error:
+        raise Refused(
+            "PL-801", "not a run directory", where=str(folder), found=str(error),
+            next_step="Name a folder that holds manifest.json",
+        ) from error  # fmt: skip
+    if problems:
+        raise Refused(
+            "PL-801", "the run directory is not whole", where=str(folder),
+            found=f"{problems[0].path} {problems[0].message}",
+            next_step=f"Type python -m pipeline verify {folder} to see all of it",
+        )  # fmt: skip
+    return load(folder / MANIFEST)
+
+
+def _stages(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    before, after = ([stage["name"] for stage in manifest["stages"]] for manifest in (one, other))
+    if before != after:
+        yield f"were {', '.join(before)}; are {', '.join(after)}"
+
+
+def _files(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
+    before, after = ({file["path"]: file for file in manifest["artifacts"]} for manifest in (one, other))
+    for path in sorted({*before, *after}):
+        if path not in after:
+            yield f"{path} is only in the first"
+        elif path not in before:
+            yield f"{path} is only in the second"
+        elif before[path]["sha256"] != after[path]["sha256"]:
+            sizes = before[path]["size"], after[path]["size"]
+            yield f"{path} has other bytes" + (
+                f" ({sizes[0]} and {sizes[1]})" if sizes[0] != sizes[1] else ""
+            )
+
+
+def _graphs(first: Path, second: Path) -> Iterator[str]:
+    """How the graphs differ: number of nodes by operator, else the first node that is another."""
+    from pipeline.graph.readback import read_contract
+    from pipeline.graph.walk import model_nodes
+
+    models = [read_contract(folder / "model.onnx").model for folder in (first, second)]
+    nodes = [list(model_nodes(model)) for model in models]
+    before, after = (Counter(node.op_type for node in listed) for listed in nodes)
+    for operator in sorted({*before, *after}):
+        if before[operator] != after[operator]:
+            yield f"{operator}: {count(before[operator], 'node')} and {after[operator]}"
+    if before != after:
+        return
+    for position, (node, twin) in enumerate(zip(*nodes, strict=True)):
+        if node.SerializeToString(deterministic=True) != twin.SerializeToString(deterministic=True):
+            yield f"node {position} ({node.op_type} {node.name or node.output[0]}) is the first that differs"
+            return
+    yield "the nodes are the same: weights or what the file says of itself differ"
+
+
+def _expected(first: Path, second: Path) -> Iterator[str]:
+    """How far the networks' saved outputs are apart, where both were given the same inputs."""
+    import numpy as np
+
+    if any(not (folder / "samples" / "expected.npz").is_file() for folder in (first, second)):
+        return
+    inputs = [(folder / "samples" / "inputs.npz").read_bytes() for folder in (first, second)]
+    if inputs[0] != inputs[1]:
+        yield "the saved inputs are not the same, so the saved outputs were not compared"
+        return
+    with (
+        np.load(first / "samples" / "expected.npz", allow_pickle=False) as before,
+        np.load(second / "samples" / "expected.npz", allow_pickle=False) as after,
+    ):
+        tolerated = _tolerances(first)
+        for name in before.files:
+            if name not in after.files or before[name].shape != after[name].shape:
+                yield f"output {name} has another shape or is missing"
+                continue
+            old, new = (np.nan_to_num(np.asarray(file[name], np.float64)) for file in (before, after))
+            largest = float(np.max(np.abs(old), initial=0.0)) or 1.0
+            error = float(np.max(np.abs(new - old), initial=0.0)) / largest
+            if error > tolerated.get(name, 0.0):
+                yield f"output {name} is off by {figure(error)} of its largest value"
+
+
+def _tolerances(folder: Path) -> dict[str, float]:
+    """Output name to the widest tolerance recorded: within it two machines may differ."""
+    found: dict[str, float] = {}
+    for line in load(folder / RECORD)["parity"]:
+        found[line["output"]] = max(found.get(line["output"], 0.0), line["tolerance"] or 0.0)
+    return found
