@@ -148,12 +148,13 @@ def _named(config: Config) -> _Named:
 
 def _check_training(config: Config) -> None:
     """The reference is the network at inference; a file in training mode computes something else."""
-    if config.export.training == "train" and config.parity.kind != "none":
+    training = config.export.training
+    if training != "eval" and config.parity.kind != "none":
         raise Refused(
             "PL-111",
-            "a file in training mode cannot be compared with the network at inference",
+            "a file that may be in training mode cannot be compared with the network at inference",
             where="export.training",
-            found=f"export.training=train with parity={config.parity.kind}",
+            found=f"export.training={training} with parity={config.parity.kind}",
             next_step="Type parity=none to export it unproved, or export.training=eval",
         )
 

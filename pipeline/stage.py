@@ -35,6 +35,23 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class ArtifactParts:
+    """What shapes one artifact of a stage, where that is less than what the stage keys on.
+
+    The stage's code, packages and extra digests count in any case. Whoever states this promises that
+    whatever else changes, the artifact stays the same to the byte: stages that take it are found in
+    the cache by these parts alone.
+
+    Attributes:
+        config: as in `KeyParts`.
+        takes: those of the stage's artifacts that shape this one.
+    """
+
+    config: Any = None
+    takes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class KeyParts:
     """What a stage keys on besides the artifacts that it takes.
 
@@ -44,12 +61,14 @@ class KeyParts:
             that they import count too.
         packages: distributions whose public version takes part.
         extra: digests of things outside the pipeline (the network's code, its weights).
+        artifacts: name of an artifact to what shapes it; everything shapes those that are not named.
     """
 
     config: Any = None
     code: tuple[str, ...] = ()
     packages: tuple[str, ...] = ()
     extra: Mapping[str, str] = field(default_factory=dict)
+    artifacts: Mapping[str, ArtifactParts] = field(default_factory=dict)
 
 
 @runtime_checkable
@@ -82,6 +101,9 @@ class Workspace(Protocol):
         `same_every_time` says whether its bytes are the same for the same request: such files
         are listed in manifest.json, the others in run.json.
         """
+
+    def digest(self, path: str, sha256: str) -> None:
+        """Say the sha256 of the run directory's file `path`, taken while it was written."""
 
     def release(self, name: str) -> None:
         """Let go of a live artifact; a later `get` makes it again."""

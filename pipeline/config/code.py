@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from pipeline.config.source_digest import Import, Source, SourceIndex
 from pipeline.errors import InternalError, Refused
-from pipeline.locations import is_packaged, resolve_packaged
+from pipeline.locations import PREFIX, is_packaged, resolve_packaged
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _OURS: Final = "pipeline"
@@ -183,7 +183,7 @@ def user_code_digest(text: str, key: str = "model.factory") -> CodeDigest:
                 "PL-114", f"{key} names a file that is not there", where=key, found=f"'{text}'",
                 expected="a Python file", next_step=f"Type {key}=path/to/file.py:{spec.name}",
             )  # fmt: skip
-        root, name = _package_root(file)
+        root, name = _packaged_root(spec.text) if is_packaged(spec.text) else _package_root(file)
         walk.search = [str(root), *walk.search]
         _check_parses(file, key)
         walk.file(name, file, is_package=file.name == "__init__.py")
@@ -232,6 +232,17 @@ def _check_parses(file: Path, key: str) -> None:
             "PL-114", f"{key} names a file that is no Python", where=str(file), found=str(error),
             next_step=f"Mend {file.name}",
         ) from error  # fmt: skip
+
+
+def _packaged_root(text: str) -> tuple[Path, str]:
+    """The same for a file that ships with the pipeline: by what the text says, not by where it lies.
+
+    In a wheel the file is inside the package, in a checkout beside it; its name is the same.
+    """
+    place = text.rpartition(":")[0].removeprefix(PREFIX)
+    root = resolve_packaged(text.rpartition(":")[0]).parents[place.count("/")]
+    parts = list(PurePosixPath(place).with_suffix("").parts)
+    return root, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def _package_root(file: Path) -> tuple[Path, str]:

@@ -161,8 +161,10 @@ class AssembleStage:
             metadata=self.metadata,
             ir_version=self.ir_version,
         )
-        if file.data_path is not None:
+        workspace.digest(MODEL_FILE, file.sha256)
+        if file.data_path is not None and file.data_sha256 is not None:
             workspace.file(file.data_path.name, "model")
+            workspace.digest(file.data_path.name, file.data_sha256)
         workspace.put("model", file)
         text = json.dumps(source_map(model), sort_keys=True, indent=1, ensure_ascii=False)
         # Lines move with comments, so this file may differ where the request is the same.

@@ -49,6 +49,8 @@ def failure(
     failed = [item for item in comparisons if not item.passed]
     worst = min(failed, key=lambda item: (item.margin, not item.problem))
     cause, step = _cause(failed, comparisons, reference, outputs)
+    if not cause and worst.margin < GROSS_MARGIN and any(one.decides_a_branch for one in frozen):
+        step = _BRANCH_STEP
     text = f"output {worst.output} is not what the network computes" + (f", {cause}" if cause else "")
     text += _suspects(frozen, branches_first="size" not in cause)
     error = ParityFailed(
@@ -82,12 +84,19 @@ def baked_size(
 
 def _suspects(frozen: Sequence[FrozenPlace], *, branches_first: bool) -> str:
     """Where tracing made constants of values: where to look."""
-    places = sorted(frozen, key=lambda one: one.decides_a_branch != branches_first)
-    if not places:
-        return ""
+    branches = [one for one in frozen if one.decides_a_branch]
+    values = [one for one in frozen if not one.decides_a_branch]
+    parts = [
+        ("tracing kept one side of a branch at", branches),
+        ("tracing made constants of values at", values),
+    ]
+    named = parts if branches_first else parts[::-1]
+    return "".join(f"; {what} {_places(places)}" for what, places in named if places)
+
+
+def _places(places: Sequence[FrozenPlace]) -> str:
     shown = ", ".join(one.place for one in places[:NAMED])
-    more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
-    return f"; tracing made constants of values at {shown}{more}"
+    return shown + (f" and {len(places) - NAMED} more" if len(places) > NAMED else "")
 
 
 _SIZE_STEP: Final = (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 from pipeline.errors import InternalError, StageFailed
 from pipeline.events import Finding, Progress
 from pipeline.parity.config import ParityConfig
-from pipeline.stage import KeyParts, Verdict, Workspace
+from pipeline.stage import ArtifactParts, KeyParts, Verdict, Workspace
 
 if TYPE_CHECKING:
     from pipeline.exporters.attempts import Attempts
@@ -37,12 +37,17 @@ class ReferenceStage:
     storable: ClassVar[bool] = True
 
     def key_parts(self) -> KeyParts:
-        """Of the configuration only what decides which runs there are: tolerances do not."""
+        """Of the configuration only what decides which runs there are: tolerances do not.
+
+        The signature needs no parity setting: of the parity inputs it depends on the first set and
+        the other sizes, which are made of the same specification and seed as the export inputs.
+        """
         return KeyParts(
             config={"kind": self.config.kind},
             code=("pipeline.parity.reference", "pipeline.parity.running", "pipeline.parity.float64",
                   "pipeline.parity.randomness", "pipeline.parity.signature"),
             packages=("torch", "numpy"),
+            artifacts={"signature": ArtifactParts(takes=("network", "export_inputs"))},
         )  # fmt: skip
 
     def requires(self, workspace: Workspace) -> None:

@@ -9,16 +9,32 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from pipeline.stage import Stage, Storable
+from pipeline.errors import InternalError
+from pipeline.stage import KeyParts, Stage, Storable
 
 
 @dataclass(frozen=True)
 class StageKey:
-    """The key of a stage and the parts that it was made of (for `cache explain`)."""
+    """The key of a stage.
+
+    Attributes:
+        stage: its name.
+        key: sha256 of the parts, full.
+        parts: what it was made of (for `cache explain`). What is taken stands there as a digest, or
+            spelt out where no cache entry of its own would tell more: `takes.network.config.seed`.
+    """
 
     stage: str
-    key: str  #: sha256, full
+    key: str
     parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """What is known of one stage: its key, and what each of its artifacts is made of."""
+
+    stage: StageKey
+    artifacts: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -59,21 +75,29 @@ class Plan:
 
     @cached_property
     def stage_keys(self) -> dict[str, StageKey]:
-        """Stage name to key. An artifact's digest is that of the stage that makes it and its name."""
-        keys: dict[str, StageKey] = {}
+        """Stage name to key."""
+        return {name: keys.stage for name, keys in self._keys.items()}
+
+    @cached_property
+    def _keys(self) -> dict[str, _Keys]:
+        found: dict[str, _Keys] = {}
         for stage in self.stages:
             parts = stage.key_parts()
-            described = {
+            _check_artifacts(stage, parts)
+            taken = {name: self._taken(found, name) for name in stage.takes}
+            always = {
                 "stage": stage.name,
-                "config": parts.config,
                 "code": self.code_digest(parts.code),
                 "packages": {name: self.version_of(name) for name in sorted(parts.packages)},
                 "extra": dict(sorted(parts.extra.items())),
-                "takes": {name: self._digest(keys, name) for name in stage.takes},
             }
-            text = json.dumps(described, sort_keys=True, separators=(",", ":"))
-            keys[stage.name] = StageKey(stage.name, hashlib.sha256(text.encode()).hexdigest(), described)
-        return keys
+            whole = {**always, "config": parts.config, "takes": taken}
+            artifacts: dict[str, Mapping[str, Any]] = dict.fromkeys(stage.makes, whole)
+            for name, less in parts.artifacts.items():
+                takes = {one: taken[one] for one in less.takes}
+                artifacts[name] = {**always, "config": less.config, "takes": takes}
+            found[stage.name] = _Keys(StageKey(stage.name, _sha256(whole), whole), artifacts)
+        return found
 
     @cached_property
     def _makers(self) -> dict[str, Stage]:
@@ -88,12 +112,30 @@ class Plan:
 
     def digest(self, artifact: str) -> str:
         """The digest by which an artifact is known in keys and shared between points."""
-        return self._digest(self.stage_keys, artifact)
+        return self._digests[self.real_name(artifact)]
 
-    def _digest(self, keys: Mapping[str, StageKey], artifact: str) -> str:
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        made = [(stage, name) for stage in self.stages for name in stage.makes]
+        return {name: _sha256([name, self._keys[stage.name].artifacts[name]]) for stage, name in made}
+
+    def _taken(self, keys: Mapping[str, _Keys], artifact: str) -> Any:
+        """What stands for an artifact in the key of a stage that takes it."""
         name = self.real_name(artifact)
-        return hashlib.sha256(f"{keys[self._makers[name].name].key}/{name}".encode()).hexdigest()
+        maker = self._makers[name]
+        described = keys[maker.name].artifacts[name]
+        return _sha256([name, described]) if maker.storable else described
 
     def taken(self) -> set[str]:
         """Digests of every artifact that some stage of this plan takes."""
         return {self.digest(name) for stage in self.stages for name in stage.takes}
+
+
+def _check_artifacts(stage: Stage, parts: KeyParts) -> None:
+    for name, less in parts.artifacts.items():
+        if name not in stage.makes or not set(less.takes) <= set(stage.takes):
+            raise InternalError(f"stage {stage.name} says what shapes {name} with names that are not its own")
+
+
+def _sha256(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

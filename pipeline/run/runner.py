@@ -33,7 +33,7 @@ class Shared:
 
     Attributes:
         values: digest to value.
-        verdicts: digest of the first artifact of a stage to the verdict that it had.
+        verdicts: key of a stage to the verdict that it had.
         wanted: digests that later points take; everything else is let go.
     """
 
@@ -82,6 +82,7 @@ class RunWorkspace:
         self.values: dict[str, Any] = {}
         self.entries: dict[str, CacheEntry] = {}
         self.files: dict[str, tuple[str, bool]] = {}
+        self.digests: dict[str, str] = {}
         self.making: list[str] = []
 
     def get(self, name: str) -> Any:
@@ -115,6 +116,10 @@ class RunWorkspace:
         self.files[path] = (kind, same_every_time)
         return target
 
+    def digest(self, path: str, sha256: str) -> None:
+        """The digest of a file that need not be read again for it."""
+        self.digests[path] = sha256
+
     def release(self, name: str) -> None:
         """Let go of a live artifact, unless a later point takes it."""
         self.values.pop(self.plan.real_name(name), None)
@@ -143,7 +148,7 @@ class RunWorkspace:
             if verdict.status == "failed":
                 raise InternalError(f"stage {stage.name} returned 'failed' instead of raising StageFailed")
             stage.ensures(self)
-            self.shared.verdicts[self.plan.digest(stage.makes[0])] = verdict
+            self.shared.verdicts[self.plan.stage_keys[stage.name].key] = verdict
         finally:
             self.making.remove(stage.name)
 
@@ -192,7 +197,7 @@ def execute(
                 break
             _let_go(plan, position, workspace)
     finally:
-        outcome.files = dict(workspace.files)
+        outcome.files, outcome.digests = dict(workspace.files), dict(workspace.digests)
         workspace.values.clear()
         shutil.rmtree(workspace.scratch, ignore_errors=True)
     return outcome
@@ -222,9 +227,9 @@ def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace, debug: bool) -
 def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Verdict, CacheUse]:
     digests = [plan.digest(name) for name in stage.makes]
     shared = workspace.shared
-    if digests and all(digest in shared.values for digest in digests):
-        return shared.verdicts[digests[0]], "hit" if stage.storable else "off"
     key = plan.stage_keys[stage.name]
+    if digests and key.key in shared.verdicts and all(digest in shared.values for digest in digests):
+        return shared.verdicts[key.key], "hit" if stage.storable else "off"
     if stage.storable:
         entry = workspace.cache.find(key.key)
         if entry is not None:
@@ -241,8 +246,7 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
         stage.ensures(workspace)
     finally:
         workspace.making.remove(stage.name)
-    if digests:
-        shared.verdicts[digests[0]] = verdict
+    shared.verdicts[key.key] = verdict
     if not stage.storable:
         return verdict, "off"
     if verdict.status == "passed" and workspace.cache.writes:
@@ -251,9 +255,8 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
 
 
 def _keep_shared(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:
-    for name in stage.makes:
-        if plan.digest(name) in workspace.shared.wanted:
-            workspace.shared.verdicts[plan.digest(stage.makes[0])] = verdict
+    if any(plan.digest(name) in workspace.shared.wanted for name in stage.makes):
+        workspace.shared.verdicts[plan.stage_keys[stage.name].key] = verdict
 
 
 def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
@@ -293,7 +296,8 @@ def _let_go(plan: Plan, position: int, workspace: RunWorkspace) -> None:
     needed = workspace.shared.wanted | {plan.digest(name) for name in later}
     for digest in [digest for digest in kept if digest not in needed]:
         del kept[digest]
-    if gone:
+    # A network and what an exporter made of it may hold each other; arrays and graphs do not.
+    if any(getattr(plan.maker(name), "on_demand", False) for name in gone):
         gc.collect()
 
 

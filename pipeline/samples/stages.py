@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final, Literal
 
 from pipeline.errors import InternalError
 from pipeline.samples.spec import Axis, InputSpecs
-from pipeline.stage import KeyParts, Verdict, Workspace
+from pipeline.stage import ArtifactParts, KeyParts, Verdict, Workspace
 
 #: Variants of the parity inputs in their order; further ones are plain.
 VARIANTS: Final[tuple[Literal["plain", "negated", "scaled"], ...]] = ("plain", "negated", "scaled")
@@ -38,12 +38,17 @@ class InputsStage:
     on_demand: ClassVar[bool] = True  #: made when a stage that really runs asks for it
 
     def key_parts(self) -> KeyParts:
-        """The specs hold the files by content; `files` are said again for `cache explain`."""
+        """The specs hold the files by content; `files` are said again for `cache explain`.
+
+        Each set has a stream of its own, so the number of seeds shapes no set.
+        """
+        config = {"inputs": self.specs.data(), "seed": self.seed}
         return KeyParts(
-            config={"inputs": self.specs.data(), "seed": self.seed, "seeds": self.seeds},
+            config={**config, "seeds": self.seeds},
             code=("pipeline.samples.make", "pipeline.samples.stages"),
             packages=("numpy",),
             extra={f"file {path.rpartition('/')[2]}": sha256 for path, sha256 in self.files.items()},
+            artifacts={"export_inputs": ArtifactParts(config)},
         )
 
     def requires(self, workspace: Workspace) -> None:

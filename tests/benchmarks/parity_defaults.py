@@ -81,6 +81,8 @@ class Bench:
     def file(self, path: str, kind: str, *, same_every_time: bool = True) -> Path:
         return self.folder / path
 
+    def digest(self, path: str, sha256: str) -> None: ...
+
     def release(self, name: str) -> None:
         pass
 

@@ -57,6 +57,8 @@ class Bench:
         self.files[path] = (kind, same_every_time)
         return self.folder / path
 
+    def digest(self, path: str, sha256: str) -> None: ...
+
     def release(self, name: str) -> None:
         self.values.pop(name, None)
 

@@ -50,6 +50,8 @@ class DictWorkspace:
         self.files[path] = (kind, same_every_time)
         return target
 
+    def digest(self, path: str, sha256: str) -> None: ...
+
     def release(self, name: str) -> None:
         self.values.pop(name, None)
 

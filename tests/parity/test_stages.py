@@ -158,7 +158,7 @@ class TestFaults:
         reason = caught.value.reason
         assert reason.message == (
             "output output1 is not what the network computes, only with scaled inputs: a branch was frozen; "
-            "tracing made constants of values at net.py:12, net.py:30"
+            "tracing kept one side of a branch at net.py:12; tracing made constants of values at net.py:30"
         )
         assert reason.next_step is not None
         assert "torch.where" in reason.next_step
@@ -184,7 +184,7 @@ class TestFaults:
         with pytest.raises(StageFailed) as caught:
             exported.prove((BRANCH, SIZE))
         assert "only with other sizes: a size that depends on batch was baked in" in str(caught.value)
-        assert "net.py:30, net.py:12" in str(caught.value)
+        assert "values at net.py:30; tracing kept one side of a branch at net.py:12" in str(caught.value)
 
     def test_a_size_that_stops_the_file(self, tmp_path: Path) -> None:
         class Baked(torch.nn.Module):

@@ -42,6 +42,8 @@ class Desk:
     def file(self, path: str, kind: str, *, same_every_time: bool = True) -> Path:
         raise AssertionError
 
+    def digest(self, path: str, sha256: str) -> None: ...
+
     def release(self, name: str) -> None:
         del self.values[name]
 
