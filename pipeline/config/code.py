@@ -127,6 +127,7 @@ def pipeline_code_digest(modules: tuple[str, ...]) -> str:
     return _sha256(sorted(digests.items()))
 
 
+@cache
 def _own_file(name: str) -> Path | None:
     parts = name.split(".")
     if parts[0] != _OURS:
@@ -239,9 +240,9 @@ def _packaged_root(text: str) -> tuple[Path, str]:
 
     In a wheel the file is inside the package, in a checkout beside it; its name is the same.
     """
-    place = text.rpartition(":")[0].removeprefix(PREFIX)
-    root = resolve_packaged(text.rpartition(":")[0]).parents[place.count("/")]
-    parts = list(PurePosixPath(place).with_suffix("").parts)
+    place = text.rpartition(":")[0]
+    parts = PurePosixPath(place.removeprefix(PREFIX)).with_suffix("").parts
+    root = resolve_packaged(place).parents[len(parts) - 1]
     return root, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
