@@ -15,7 +15,7 @@ from pipeline.errors import EXIT_FAILED, EXIT_MADE, EXIT_SIGINT, InternalError, 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is in docs/exit-codes (0, 1, 2, 130, 143)."""
+    """Run the command line; the exit code: docs/exit-codes.md says what each means."""
     words = list(sys.argv[1:] if argv is None else argv)
     # Idle OpenMP threads that spin cost more than they bring; read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -1,11 +1,13 @@
 """Which shipped network goes through which exporter at which opset: makes docs/coverage.md.
 
     python tests/benchmarks/coverage.py [MODEL...] [--exporter torchscript] [--opset 11] [--minutes 20]
+    python tests/benchmarks/coverage.py --missing          # only what has no row yet
+    python tests/benchmarks/coverage.py --only-page        # measure nothing
 
 Every point is made by the product's own sweep, from nothing (`cache.mode=none`), in a folder that
-is thrown away. What was measured is kept in a file of rows, so that a matrix of hours can be made in
-pieces and a part of it anew: the page is written from all rows that there are, each with the digest
-of the pipeline that made it. A cell without a row is "not measured", and says so.
+is thrown away. What was measured is kept in docs/coverage.json, a row a point, so that a matrix that
+takes an hour can be made in pieces and a part of it anew: the page is written from all rows that there
+are, each with the versions that made it. A cell without a row is a dash: not measured.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PAGE: Final = ROOT / "docs" / "coverage.md"
-ROWS: Final = ROOT / "outputs" / "coverage.json"
+ROWS: Final = ROOT / "docs" / "coverage.json"
 
 #: From small to large, by what a point costs: a run that is cut off has measured the most networks.
 MODELS: Final = (
@@ -39,13 +41,24 @@ MODELS: Final = (
 )  # fmt: skip
 EXPORTERS: Final = ("torchscript", "dynamo")
 OPSETS: Final = (11, 17, 18, 21)
-#: A point that takes longer has failed, seconds: nothing shipped needs a third of it on two cores.
+#: A point that takes longer has failed, seconds: well above what anything shipped took on two cores.
 POINT_LIMIT_S: Final = 900
 PACKAGES: Final = (
     "torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "onnxscript", "onnx-ir", "numpy",
 )  # fmt: skip
 #: What of a row of table.json the page shows, or groups by.
 KEPT: Final = ("status", "stage", "reason", "margin", "nodes", "size_bytes", "seconds")
+
+TOP: Final = """# What exports
+
+Made by `python tests/benchmarks/coverage.py`; do not edit. Every cell is a whole run: exported, simplified,
+checked, read back and compared with the network on ONNX Runtime, CPU, with the default settings and the
+exporter named (`export.exporter=auto`, the default, tries the other one when the first fails). Weights are
+random and seeded."""
+FIGURES: Final = (
+    "| model | exporter | opset | status | margin | nodes | file |",
+    "|---|---|---:|---|---:|---:|---:|",
+)
 
 Row = dict[str, Any]
 
@@ -73,11 +86,17 @@ def main() -> int:
                 continue
             made = measure(model, exporter, opsets)
             rows = merged(rows, made)
-            asked.rows.parent.mkdir(parents=True, exist_ok=True)
-            asked.rows.write_text(json.dumps(rows, indent=1) + "\n")
-            print(" ".join([model, exporter, *(f"{row['opset']}:{row['status']}" for row in made)]), flush=True)
+            asked.rows.write_text(as_json(rows))
+            print(
+                " ".join([model, exporter, *(f"{row['opset']}:{row['status']}" for row in made)]), flush=True
+            )
     asked.page.write_text(page(rows))
     return 0
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """The rows, a line each."""
+    return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n"
 
 
 def measure(model: str, exporter: str, opsets: Sequence[int]) -> list[Row]:
@@ -113,7 +132,11 @@ def versions() -> dict[str, str]:
     from pipeline.config.code import pipeline_code_digest
 
     found = {name: version(name).partition("+")[0] for name in PACKAGES}
-    return {"python": platform.python_version(), **found, "pipeline": pipeline_code_digest(("pipeline.plan",))[:8]}
+    return {
+        "python": platform.python_version(),
+        **found,
+        "pipeline": pipeline_code_digest(("pipeline.plan",))[:8],
+    }
 
 
 def _portable(text: str | None, folder: str) -> str | None:
@@ -127,7 +150,9 @@ def _portable(text: str | None, folder: str) -> str | None:
 def merged(old: Iterable[Row], new: Iterable[Row]) -> list[Row]:
     """The newest row a cell, networks in the order of `MODELS`."""
     cells = {(row["model"], row["exporter"], row["opset"]): row for row in [*old, *new]}
-    return sorted(cells.values(), key=lambda row: (_place(row["model"]), EXPORTERS.index(row["exporter"]), row["opset"]))
+    return sorted(
+        cells.values(), key=lambda row: (_place(row["model"]), EXPORTERS.index(row["exporter"]), row["opset"])
+    )
 
 
 def _place(model: str) -> tuple[int, str]:
@@ -138,25 +163,19 @@ def page(rows: Sequence[Row]) -> str:
     """The page as Markdown: how it was made, the matrix, the figures, and why the others fail."""
     passed = [row for row in rows if row["status"] == "passed"]
     columns = [(exporter, opset) for exporter in EXPORTERS for opset in OPSETS]
-    return "\n".join(
-        [
-            "# What exports", "",
-            "Made by `python tests/benchmarks/coverage.py`; do not edit. Every cell is a whole run: exported,",
-            "simplified, checked, read back and compared with the network on ONNX Runtime, CPU, with the",
-            "default settings. Weights are random (seeded) unless the configuration says otherwise.", "",
-            *_head(rows), "",
-            f"{len(passed)} of {len(rows)} measured points passed; "
-            f"{len(MODELS) * len(columns) - len(rows)} of the matrix were not measured.", "",
-            "A number is the margin of parity: tolerance over error, above 1 is within it.", "",
-            *_matrix(rows, columns), "",
-            "## Figures", "",
-            "| model | exporter | opset | status | margin | nodes | file |",
-            "|---|---|---:|---|---:|---:|---:|",
-            *(_figures(row) for row in rows), "",
-            "## What does not export, and why", "",
-            *_sentences(row for row in rows if row["status"] != "passed"),
-        ]
-    ).rstrip("\n") + "\n"  # fmt: skip
+    count = (
+        f"{len(passed)} of {len(rows)} measured points passed; the matrix has {len(MODELS) * len(columns)}."
+    )
+    failures = _sentences(row for row in rows if row["status"] != "passed")
+    parts = [
+        TOP,
+        "\n".join(_head(rows)),
+        f"{count} A number is the margin of parity, tolerance over error: above 1 is within it. A dash: not measured.",
+        "\n".join(_matrix(rows, columns)),
+        "## Figures\n" + "\n".join([*FIGURES, *map(_figures, rows)]),
+        "## What does not export, and why\n" + "\n".join(failures),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def _head(rows: Sequence[Row]) -> list[str]:
@@ -187,27 +206,40 @@ def _matrix(rows: Sequence[Row], columns: Sequence[tuple[str, int]]) -> list[str
 
 def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None:
-        return "not measured"
+        return "-"
     return _margin(row) if row["status"] == "passed" else f"**{row['status']}**"
 
 
 def _margin(row: Mapping[str, Any]) -> str:
     margin = row["margin"]
-    return "" if margin is None else f"{margin:.3g}" if margin < 1000 else "> 1000"
+    if margin is None:
+        return "exact" if row["status"] == "passed" else ""
+    return f"{margin:.3g}" if margin < 1000 else "> 1000"
 
 
 def _figures(row: Row) -> str:
     size = f"{row['size_bytes'] / 2**20:.1f} MiB" if row["size_bytes"] else ""
-    shown = (row["model"], row["exporter"], row["opset"], row["status"], _margin(row), row["nodes"] or "", size)
+    shown = (
+        row["model"],
+        row["exporter"],
+        row["opset"],
+        row["status"],
+        _margin(row),
+        row["nodes"] or "",
+        size,
+    )
     return f"| {' | '.join(map(str, shown))} |"
 
 
 def _sentences(rows: Iterable[Row]) -> list[str]:
     """One entry a sentence, with the points that it holds for."""
     lines = []
-    ordered = sorted(rows, key=lambda row: (_place(row["model"]), row["exporter"], row["reason"] or "", row["opset"]))
+    ordered = sorted(
+        rows, key=lambda row: (_place(row["model"]), row["exporter"], row["reason"] or "", row["opset"])
+    )
     for (model, exporter, status, stage, reason), group in groupby(
-        ordered, key=lambda row: tuple(row[name] for name in ("model", "exporter", "status", "stage", "reason"))
+        ordered,
+        key=lambda row: tuple(row[name] for name in ("model", "exporter", "status", "stage", "reason")),
     ):
         opsets = ", ".join(str(row["opset"]) for row in group)
         text = " ".join(str(reason).split()).replace("<", "&lt;")

@@ -1,0 +1,103 @@
+"""Digests of code are the same wherever the pipeline is installed, and change with what the code does."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.code import user_code_digest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SHIPPED = ("mynet", "mynet_multi_input")
+REPORT = """
+import json, sys
+import pipeline
+from pipeline.config.code import user_code_digest
+from pipeline.config.compose import compose
+from pipeline.plan import build_plan
+found = {"place": pipeline.__file__}
+for name in sys.argv[1:]:
+    plan = build_plan(compose([f"model={name}"]))
+    code = user_code_digest(f"pkg://models/{name}.py:build")
+    stages = {stage: key.key for stage, key in plan.stage_keys.items()}
+    found[name] = {"code": code.sha256, "packages": code.packages, "label": plan.label, **plan.keys, **stages}
+print(json.dumps(found))
+"""
+
+
+def as_checkout(folder: Path) -> Path:
+    """A tree as in the repository; what goes on PYTHONPATH."""
+    for name in ("pipeline", "conf", "models"):
+        _copy(REPOSITORY / name, folder / name)
+    return folder
+
+
+def as_wheel(folder: Path) -> Path:
+    """A tree as a wheel unpacks it: the shipped files are inside the package."""
+    _copy(REPOSITORY / "pipeline", folder / "pipeline")
+    for name in ("conf", "models"):
+        _copy(REPOSITORY / name, folder / "pipeline" / name)
+    return folder
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def report(tree: Path, work: Path) -> dict[str, Any]:
+    """Digests and keys as the pipeline in `tree` computes them."""
+    work.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT, *SHIPPED], cwd=work, capture_output=True, text=True, check=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(work / "cache"), "PYTHONDONTWRITEBYTECODE": "1"},
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert Path(found.pop("place")).is_relative_to(tree)
+    return found
+
+
+def test_digests_and_keys_are_the_same_from_a_checkout_and_from_a_wheel(tmp_path: Path) -> None:
+    checkout = report(as_checkout(tmp_path / "one/checkout"), tmp_path / "work1")
+    wheel = report(as_wheel(tmp_path / "two/deeper/site-packages"), tmp_path / "work2")
+    assert checkout == wheel
+
+
+def test_a_changed_line_in_a_shipped_network_changes_them_a_comment_does_not(tmp_path: Path) -> None:
+    tree = as_wheel(tmp_path / "tree")
+    before = report(tree, tmp_path / "work")
+    file = tree / "pipeline/models/mynet.py"
+    file.write_text(file.read_text() + "\n# a comment\n")
+    assert report(tree, tmp_path / "work") == before
+    file.write_text(file.read_text() + "\nWIDTH = 3\n")
+    after = report(tree, tmp_path / "work")
+    assert after["mynet_multi_input"] == before["mynet_multi_input"]
+    changed = {name for name, value in after["mynet"].items() if value != before["mynet"][name]}
+    assert {"code", "result", "graph", "source", "export", "parity", "label"} <= changed
+    assert not {"request", "inputs", "packages"} & changed
+
+
+def test_a_user_s_file_is_the_same_in_another_folder(tmp_path: Path) -> None:
+    digests = set()
+    for folder in ("here", "there/deeper"):
+        place = tmp_path / folder
+        place.mkdir(parents=True)
+        (place / "net.py").write_text("from layers import width\n\ndef build():\n    return width\n")
+        (place / "layers.py").write_text("width = 4\n")
+        found = user_code_digest(f"{place}/net.py:build")
+        assert {file.name for file in found.files} == {"net.py", "layers.py"}
+        digests.add(found.sha256)
+    assert len(digests) == 1
+    (tmp_path / "here/layers.py").write_text("width = 5\n")
+    assert user_code_digest(f"{tmp_path}/here/net.py:build").sha256 not in digests
+
+
+@pytest.mark.parametrize("text", ["pkg://models/mynet.py:build", "pkg://models//mynet.py:build"])
+def test_the_spelling_of_a_shipped_file_s_folder_is_no_part_of_it(text: str) -> None:
+    assert user_code_digest(text).sha256 == user_code_digest("pkg://models/mynet.py:build").sha256
