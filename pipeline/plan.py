@@ -35,6 +35,7 @@ from pipeline.sources.device import refuse_missing_device
 from pipeline.sources.identity import SourceIdentity, identify
 from pipeline.sources.stages import SourceStage
 from pipeline.stage import Stage, Storable
+from pipeline.targets.config import TargetConfig
 
 #: Where the graph key stands in the finished file's metadata.
 GRAPH_KEY: Final = "pipeline.graph_key"
@@ -129,6 +130,7 @@ def _named(config: Config) -> _Named:
             expected="none: the file is proved on ONNX Runtime",
             next_step="Type target=none",
         )
+    _refuse_without_effect(config)
     refuse_missing_device(config.device)
     opset = asked_opset(config)
     check_opset(opset, export.exporter)
@@ -144,6 +146,23 @@ def _named(config: Config) -> _Named:
         parameter_names = tuple(export.input_names[len(leaves) :])
     model = replace(config.model, outputs=export.output_names or config.model.outputs)
     return _Named(replace(config, model=model), identity, specs, parameter_names, opset)
+
+
+def _refuse_without_effect(config: Config) -> None:
+    """Keys that wait for targets and their rules: a request that would ignore them is refused."""
+    rules = [f"export.rules.{name}" for name in config.export.rules]
+    rules += [f"target.rules.{name}" for name in config.target.rules]
+    if rules:
+        raise Refused(
+            "PL-103", "there is no such rule", where=rules[0], expected="none: no rules ship yet",
+            next_step="Take the key away",
+        )  # fmt: skip
+    if config.target.precision != TargetConfig.precision:
+        raise Refused(
+            "PL-103", "without a target the precision is the network's own", where="target.precision",
+            found=config.target.precision, expected=TargetConfig.precision,
+            next_step=f"Type target.precision={TargetConfig.precision}",
+        )  # fmt: skip
 
 
 def _check_training(config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import sysconfig
@@ -35,15 +36,17 @@ def place(file: str, line: int) -> str:
 
 def short_path(file: str) -> str:
     """A file without the folder that depends on the machine."""
-    return _short_path(file, (str(Path.cwd()), *(entry for entry in sys.path if entry)))
+    # Called thousands of times: Path.cwd would cost ten times as much.
+    return _short_path(file, os.getcwd(), tuple(sys.path))  # noqa: PTH109
 
 
 @lru_cache(maxsize=4096)  # a stack of some twenty files, thousands of times
-def _short_path(file: str, roots: tuple[str, ...]) -> str:
+def _short_path(file: str, folder: str, search_path: tuple[str, ...]) -> str:
     path = Path(file)
     if not path.is_absolute():
         return path.as_posix()
-    fitting = [root for root in (*_installed(), *roots) if path.is_relative_to(root)]
+    roots = (*_installed(), folder, *(entry for entry in search_path if entry))
+    fitting = [root for root in roots if path.is_relative_to(root)]
     if fitting:
         return path.relative_to(max(fitting, key=len)).as_posix()
     return Path(*path.parts[-2:]).as_posix()
@@ -54,6 +57,7 @@ def _installed() -> tuple[str, ...]:
     return tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
 
 
+@lru_cache(maxsize=4096)
 def is_machinery(short: str) -> bool:
     """Whether a short path is torch's or the exporters' own."""
     return any(short == entry or short.startswith(entry + "/") for entry in MACHINERY)

@@ -156,7 +156,8 @@ def _private(ask: _Ask) -> Exported:
         model = ask.call(export_params=False, keep=False)
     if taken.calls != 1:
         raise PrivateRoadClosed(f"initializers were deduplicated {taken.calls} times instead of once")
-    weights = {name: from_torch(tensor) for name, tensor in taken.tensors.items()}
+    owner = ask.network.module
+    weights = {name: from_torch(tensor, owner) for name, tensor in taken.tensors.items()}
     _refuse_other_tensors(model.graph, weights, {leaf.name for leaf in ask.network.specs.leaves})
     return ask.exported(model, weights, _node_lines(model.graph, taken.lines))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -48,17 +49,28 @@ class Weight:
         return HeldTensor(name, self.dtype, self.shape, self.data, origin, None if origin else derived_by)
 
 
-@dataclass(frozen=True)
+@dataclass
 class TorchBytes:
-    """The bytes of a torch tensor: a view where it is contiguous and on the CPU, else a copy."""
+    """The bytes of a torch tensor: a view where it is contiguous and on the CPU, else a copy.
+
+    A copy (of a transposed weight) is made for each use, so that it never stands beside the network's
+    own tensor for long. Once the network is gone, the first copy takes the tensor's place instead:
+    nobody else needs that, and the copying is done once.
+
+    Attributes:
+        owner: the network that the tensor belongs to; None: nobody is known, the tensor stays.
+    """
 
     tensor: torch.Tensor
+    owner: weakref.ref[torch.nn.Module] | None = None
 
     def __call__(self) -> NDArray[Any]:
         tensor = self.tensor.detach()
         if tensor.is_complex():
             tensor = tensor.resolve_conj()
         tensor = tensor.resolve_neg().cpu().contiguous()
+        if self.owner is not None and self.owner() is None:
+            self.tensor = tensor
         # reshape before view: a 0-d tensor has no last dimension whose bytes could be viewed.
         return tensor.reshape(-1).view(torch.uint8).numpy()
 
@@ -82,8 +94,12 @@ class _Head:
         return bytes(memoryview(self.tensor.data()).cast("B")[:size])
 
 
-def from_torch(tensor: torch.Tensor) -> Weight:
+def from_torch(tensor: torch.Tensor, owner: torch.nn.Module | None = None) -> Weight:
     """The weight that a torch tensor is; nothing is copied.
+
+    Args:
+        tensor: its values must not change any more.
+        owner: see `TorchBytes`; it is not kept alive.
 
     Raises:
         InternalError: an element type that ONNX or this product does not know.
@@ -94,7 +110,7 @@ def from_torch(tensor: torch.Tensor) -> Weight:
     place = (tensor.data_ptr(), tuple(tensor.stride()), name) if tensor.numel() else None
     if tensor.is_conj() or tensor.is_neg():
         place = None
-    values = TorchBytes(tensor)
+    values = TorchBytes(tensor, weakref.ref(owner) if owner is not None else None)
     return Weight(NUMBERS[name], tuple(tensor.shape), values, values.head, place)
 
 

@@ -13,7 +13,7 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -137,25 +137,23 @@ def tensor_order(graph: onnx.GraphProto, held: Mapping[str, HeldTensor]) -> list
     So the file is read from front to back, and the order depends on the graph alone.
     """
     inside = {tensor.name: tensor for tensor in graph.initializer}
-    order: dict[str, None] = {}
-
-    def walk(nodes: Iterable[onnx.NodeProto]) -> None:
-        for node in nodes:
-            for name in node.input:
-                if name in held or name in inside:
-                    order.setdefault(name)
-            for attribute in node.attribute:
-                for subgraph in (attribute.g, *attribute.graphs):
-                    walk(subgraph.node)
-                    for value in subgraph.output:
-                        if value.name in held or value.name in inside:
-                            order.setdefault(value.name)
-
-    walk(graph.node)
-    for name in (*(value.name for value in graph.output), *inside, *held):
-        if name in held or name in inside:
-            order.setdefault(name)
+    names = (*_uses(graph.node), *(value.name for value in graph.output), *inside, *held)
+    order = dict.fromkeys(name for name in names if name in held or name in inside)
     return [name if name in held else inside[name] for name in order]
+
+
+def _uses(nodes: Iterable[onnx.NodeProto]) -> Iterator[str]:
+    """What nodes take, and the graphs inside them, in order.
+
+    No function inside another: one that calls itself would hold the weights until the next garbage
+    collection, which the command line puts off.
+    """
+    for node in nodes:
+        yield from node.input
+        for attribute in node.attribute:
+            for subgraph in (attribute.g, *attribute.graphs):
+                yield from _uses(subgraph.node)
+                yield from (value.name for value in subgraph.output)
 
 
 class _Message:

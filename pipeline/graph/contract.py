@@ -8,18 +8,20 @@ failure, never a warning.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
 
 from pipeline.errors import StageFailed
 from pipeline.graph.assemble import ModelFile
-from pipeline.graph.bare import BareModel, map_file
+from pipeline.graph.bare import BareModel, HeldTensor
 from pipeline.graph.dtypes import element_type
 from pipeline.graph.ir_version import chosen
 from pipeline.graph.readback import Contract, Dimensions, Value, damaged, read_contract
 from pipeline.graph.split import raw_bytes
 from pipeline.graph.training_mode import training_nodes
+from pipeline.graph.view import TensorPlace
 from pipeline.samples.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ __all__ = ["Contract", "PromisedOutputs", "Promises", "assert_contract", "read_c
 
 #: How many names a sentence shows.
 NAMED: Final = 4
+#: The file is read back in pieces of this size, which stay in the processor's cache.
+READ_BYTES: Final = 1024 * 1024
 #: Element types that numpy lacks, and the dtype under which the reference has their outputs.
 AS_NUMPY_HAS_IT: Final = {"bfloat16": "float32"}
 
@@ -305,31 +309,38 @@ def _assert_weights(contract: Contract, model: BareModel) -> None:
             found="a tensor that is none of the network's" if odd[0] in names else "no such initializer",
             expected=f"{len(expected)} initializers",
         )
-    mapped = {file: map_file(file) for file in {place.file for place in places.values()}}
-    for tensor in contract.model.graph.initializer:
-        dtype, shape = tensor.data_type, tuple(tensor.dims)
-        source = model.held.get(tensor.name)
-        if source is not None:
-            same = (dtype, shape) == (source.dtype, source.shape)
-        else:
-            twin = written[tensor.name]
-            same = (dtype, shape) == (twin.data_type, tuple(twin.dims))
-        if same:
-            place = places.get(tensor.name)
-            same = _same_bytes(
-                [mapped[place.file][place.offset : place.offset + place.size]] if place else [_raw(tensor)],
-                source.pieces() if source is not None else [_raw(written[tensor.name])],
-            )
-        if not same:
-            raise StageFailed(
-                "PL-424",
-                "an initializer of the finished file is not the network's tensor",
-                where=tensor.name,
-                found=f"other bytes, {element_type(dtype).name}{list(shape)}",
-                expected=source.origin or source.derived_by
-                if source is not None
-                else "the exported constant",
-            )
+    with ExitStack() as stack:
+        files = {file: _Reader(stack.enter_context(file.open("rb", buffering=0)))
+                 for file in {place.file for place in places.values()}}  # fmt: skip
+        for tensor in contract.model.graph.initializer:
+            _assert_weight(tensor, model.held.get(tensor.name), written, places.get(tensor.name), files)
+
+
+def _assert_weight(
+    tensor: onnx.TensorProto,
+    source: HeldTensor | None,
+    written: Mapping[str, onnx.TensorProto],
+    place: TensorPlace | None,
+    files: Mapping[Path, _Reader],
+) -> None:
+    dtype, shape = tensor.data_type, tuple(tensor.dims)
+    if source is not None:
+        same, wanted = (dtype, shape) == (source.dtype, source.shape), source.pieces()
+    else:
+        twin = written[tensor.name]
+        same, wanted = (dtype, shape) == (twin.data_type, tuple(twin.dims)), iter([memoryview(_raw(twin))])
+    if same:
+        same = (
+            files[place.file].holds(place, wanted) if place is not None else _raw(tensor) == b"".join(wanted)
+        )
+    if not same:
+        raise StageFailed(
+            "PL-424",
+            "an initializer of the finished file is not the network's tensor",
+            where=tensor.name,
+            found=f"other bytes, {element_type(dtype).name}{list(shape)}",
+            expected=source.origin or source.derived_by if source is not None else "the exported constant",
+        )
 
 
 def _raw(tensor: onnx.TensorProto) -> bytes:
@@ -339,15 +350,38 @@ def _raw(tensor: onnx.TensorProto) -> bytes:
     return raw_bytes(tensor)
 
 
-def _same_bytes(found: Sequence[Any], wanted: Iterable[Any]) -> bool:
-    """Compare pieces with one block, without a copy of either."""
-    import numpy as np
+class _Reader:
+    """Reads a file in pieces, so that no more of it than a piece is in memory at a time."""
 
-    block = np.frombuffer(found[0], np.uint8)
-    offset = 0
-    for piece in wanted:
-        other = np.frombuffer(piece, np.uint8)
-        if not np.array_equal(block[offset : offset + other.size], other):
+    def __init__(self, stream: Any) -> None:
+        import numpy as np
+
+        self._stream = stream
+        self._buffer = np.empty(READ_BYTES, np.uint8)
+
+    def holds(self, place: TensorPlace, wanted: Iterable[memoryview]) -> bool:
+        """Whether exactly the bytes `wanted` stand at `place`."""
+        self._stream.seek(place.offset)
+        left = place.size
+        for piece in wanted:
+            left -= piece.nbytes
+            if left < 0 or not all(
+                self._next_is(piece[start : start + READ_BYTES])
+                for start in range(0, piece.nbytes, READ_BYTES)
+            ):
+                return False
+        return left == 0
+
+    def _next_is(self, wanted: memoryview) -> bool:
+        import numpy as np
+
+        found = self._buffer[: wanted.nbytes]
+        read = self._stream.readinto(found)
+        if read != wanted.nbytes:
             return False
-        offset += other.size
-    return offset == block.size
+        # Eight bytes at a time: the comparison gives an array of as many booleans as elements.
+        whole = wanted.nbytes - wanted.nbytes % 8
+        return (
+            np.array_equal(found[:whole].view(np.uint64), np.frombuffer(wanted[:whole], np.uint64))
+            and found[whole:].tobytes() == wanted[whole:].tobytes()
+        )

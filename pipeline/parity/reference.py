@@ -129,7 +129,7 @@ def make_reference(
     exact: dict[str, Arrays] = {}
     declined: str | None = None
     for label in parity_inputs if proving else sizes:
-        outputs[label] = runs.run(parity_inputs[label])
+        outputs[label] = runs.run(parity_inputs[label], watch=label == first and config.kind == "fixed")
         if proving:
             _refuse_not_finite(outputs[label], label)
     if proving:
@@ -145,16 +145,17 @@ def make_reference(
                 if more:
                     exact[label] = more
 
-    # At the example sizes one run tells the shapes; where they depend on values, two.
-    seen = []
-    if runs.value_dependent is None or runs.value_dependent or len(seeds) == 1:
+    # At the example sizes the first inputs tell the shapes; where they depend on values, the export
+    # inputs too. The same runs count whatever is compared: the export's key does not know the settings.
+    values = outputs[first] if first in outputs else runs.run(parity_inputs[first], watch=True)
+    seen = [SeenRun(_axis_sizes(network.specs, parity_inputs[first]), values)]
+    alone = proving and len(seeds) == 1
+    if runs.value_dependent is not False or alone:
         exported = runs.run(export_inputs, watch=runs.value_dependent is None)
-        seen.append(SeenRun(_axis_sizes(network.specs, export_inputs), exported))
-        if proving and len(seeds) == 1:
+        if runs.value_dependent:
+            seen.insert(0, SeenRun(_axis_sizes(network.specs, export_inputs), exported))
+        if alone:
             outputs[EXPORT_LABEL] = exported
-    if not seen or runs.value_dependent:
-        values = outputs[first] if first in outputs else runs.run(parity_inputs[first])
-        seen.append(SeenRun(_axis_sizes(network.specs, parity_inputs[first]), values))
     seen += [SeenRun(_axis_sizes(network.specs, parity_inputs[label]), outputs[label]) for label in sizes]
     signature = _signature(seen, network.specs, bool(runs.value_dependent))
     return Reference(outputs, exact, declined), signature

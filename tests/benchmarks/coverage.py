@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -43,6 +44,8 @@ EXPORTERS: Final = ("torchscript", "dynamo")
 OPSETS: Final = (11, 17, 18, 21)
 #: A point that takes longer has failed, seconds: well above what anything shipped took on two cores.
 POINT_LIMIT_S: Final = 900
+#: Characters of a sentence that the page shows.
+LONGEST_REASON: Final = 400
 PACKAGES: Final = (
     "torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "onnxscript", "onnx-ir", "numpy",
 )  # fmt: skip
@@ -129,6 +132,7 @@ def measure(model: str, exporter: str, opsets: Sequence[int]) -> list[Row]:
 
 def versions() -> dict[str, str]:
     """What the rows were made with: public versions, and the digest of the pipeline's own code."""
+    sys.path.insert(0, str(ROOT))  # the sweep runs this tree, whatever is installed
     from pipeline.config.code import pipeline_code_digest
 
     found = {name: version(name).partition("+")[0] for name in PACKAGES}
@@ -242,7 +246,7 @@ def _sentences(rows: Iterable[Row]) -> list[str]:
         key=lambda row: tuple(row[name] for name in ("model", "exporter", "status", "stage", "reason")),
     ):
         opsets = ", ".join(str(row["opset"]) for row in group)
-        text = " ".join(str(reason).split()).replace("<", "&lt;")
+        text = shorten(str(reason), LONGEST_REASON, placeholder=" ...").replace("<", "&lt;")
         lines.append(f"- **{model}, {exporter}, opset {opsets}**: {status} in {stage}. {text}")
     return lines or ["Nothing."]
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipeline.config.code import user_code_digest
+from tests.config.trees import as_checkout, as_wheel
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SHIPPED = ("mynet", "mynet_multi_input")
 REPORT = """
 import json, sys
@@ -30,25 +27,6 @@ for name in sys.argv[1:]:
     found[name] = {"code": code.sha256, "packages": code.packages, "label": plan.label, **plan.keys, **stages}
 print(json.dumps(found))
 """
-
-
-def as_checkout(folder: Path) -> Path:
-    """A tree as in the repository; what goes on PYTHONPATH."""
-    for name in ("pipeline", "conf", "models"):
-        _copy(REPOSITORY / name, folder / name)
-    return folder
-
-
-def as_wheel(folder: Path) -> Path:
-    """A tree as a wheel unpacks it: the shipped files are inside the package."""
-    _copy(REPOSITORY / "pipeline", folder / "pipeline")
-    for name in ("conf", "models"):
-        _copy(REPOSITORY / name, folder / "pipeline" / name)
-    return folder
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 def report(tree: Path, work: Path) -> dict[str, Any]:
@@ -96,8 +74,3 @@ def test_a_user_s_file_is_the_same_in_another_folder(tmp_path: Path) -> None:
     assert len(digests) == 1
     (tmp_path / "here/layers.py").write_text("width = 5\n")
     assert user_code_digest(f"{tmp_path}/here/net.py:build").sha256 not in digests
-
-
-@pytest.mark.parametrize("text", ["pkg://models/mynet.py:build", "pkg://models//mynet.py:build"])
-def test_the_spelling_of_a_shipped_file_s_folder_is_no_part_of_it(text: str) -> None:
-    assert user_code_digest(text).sha256 == user_code_digest("pkg://models/mynet.py:build").sha256

@@ -105,7 +105,7 @@ def test_a_torch_that_calls_the_hook_twice_takes_the_public_road(make, monkeypat
 
 def test_a_tensor_that_does_not_fit_its_input_takes_the_public_road(make, monkeypatch):
     real = torchscript.from_torch
-    monkeypatch.setattr(torchscript, "from_torch", lambda tensor: real(tensor.double()))
+    monkeypatch.setattr(torchscript, "from_torch", lambda tensor, owner: real(tensor.double(), owner))
     made = make(networks.Fused(), IMAGE, exporter="torchscript")
     assert "has another type or shape than its input" in made.events[0].message
 
