@@ -97,6 +97,12 @@ def export(
         # Private interfaces of torch and onnxsim change process-wide state: the command line's alone.
         plan = build_plan(replace(made, private_apis=False), tuple(overrides))
         options = run_options(made)
+        for key in ("timeout_s", "memory_limit"):
+            if getattr(made, key) is not None:
+                raise Refused(
+                    "PL-111", "a limit needs a process of its own, and this call works in the caller's",
+                    where=key, next_step="Take it away, or run python -m pipeline in a process",
+                )  # fmt: skip
 
         def work(folder: Path, emit: Emit) -> WorkResult:
             with _logged(folder / records.LOG) as mark:

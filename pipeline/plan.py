@@ -259,7 +259,7 @@ def run_options(config: Config) -> RunOptions:
     return RunOptions(
         out=Path(config.out).expanduser(),
         cache_dir=Path(cache.dir).expanduser() if cache.dir else default_directory(),
-        cache_mode=cache.mode,
+        cache_mode=_written_only(cache.mode) if config.force else cache.mode,
         cache_bytes=parse_size(cache.size, "cache.size"),
         wait_s=config.wait_s,
         timeout_s=config.timeout_s,
@@ -269,6 +269,11 @@ def run_options(config: Config) -> RunOptions:
         private_apis=config.private_apis,
         checkouts=_checkouts(config),
     )
+
+
+def _written_only(mode: str) -> str:
+    """What is made again by force is really made: nothing of it comes from the cache."""
+    return "write" if mode in ("readwrite", "write") else "none"
 
 
 def _checkouts(config: Config) -> dict[str, Path]:

@@ -169,7 +169,8 @@ class _Job:
                 where=f"export.exporter={exporter}",
                 found=f"opset {written}",
                 expected=f"opset {asked}",
-                next_step=f"Type export.opset={written}",
+                next_step=f"Type export.opset={written}"
+                + (", or export.exporter=torchscript" if asked <= torchscript_newest() else ""),
             )
         if asked < self.opset:
             convert_upwards(exported, self.opset, asked)

@@ -54,7 +54,7 @@ class NetworkRuns:
                 found = self.network.run(values)
         except PipelineError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _fails(error) from error
         outputs = {name: np.array(array) for name, array in found.items()}
         if watch:
@@ -121,7 +121,7 @@ class NetworkRuns:
                 self.versions[name] = self.tensors[name]._version
 
 
-def _fails(error: Exception) -> StageFailed:
+def _fails(error: BaseException) -> StageFailed:
     lines = str(error).strip().splitlines() or ["no message"]
     return StageFailed(
         "PL-503",
@@ -131,7 +131,7 @@ def _fails(error: Exception) -> StageFailed:
     )
 
 
-def _place(error: Exception) -> str | None:
+def _place(error: BaseException) -> str | None:
     """file:line of the innermost frame outside of torch."""
     place, trace = None, error.__traceback__
     while trace is not None:

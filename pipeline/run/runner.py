@@ -229,7 +229,7 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
     shared = workspace.shared
     key = plan.stage_keys[stage.name]
     if digests and key.key in shared.verdicts and all(digest in shared.values for digest in digests):
-        return shared.verdicts[key.key], "hit" if stage.storable else "off"
+        return shared.verdicts[key.key], "hit" if stage.storable and workspace.cache.reads else "off"
     if stage.storable:
         entry = workspace.cache.find(key.key)
         if entry is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -61,12 +62,16 @@ def read_tensors(found: WeightsFile, trust_pickle: bool) -> Any:
             return load_file(found.path)
         if found.kind == "zip":
             _refuse_damaged_member(found.path)
+        if found.path.suffix == ".safetensors":
+            # torch takes a file of that name for one; the content says otherwise.
+            with found.path.open("rb") as stream:
+                return torch.load(stream, map_location="cpu", weights_only=not trust_pickle)
         # mmap needs the zip format; the values are copied into the network one by one.
         return torch.load(
             found.path, map_location="cpu", weights_only=not trust_pickle, mmap=found.kind == "zip" or None
         )
     except pickle.UnpicklingError as error:
-        first = str(error).strip().splitlines()[0]
+        first = _plain(str(error).strip().splitlines()[0])
         raise Refused(
             "PL-224", "the weights file holds more than tensors", where="model.weights",
             found=f"{found.path}: {first[:200]}",
@@ -103,6 +108,7 @@ def apply_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], name
             found=f"in {name} {' and '.join(found)}", expected=f"the {len(own)} keys of the network",
             next_step="Choose the network that they were trained for, or its model.args, or mend the keys of the file",
         )  # fmt: skip
+    _refuse_kinds(own, state, name)
     differ = [key for key in own if key in state and own[key].shape != state[key].shape]
     if differ:
         shapes = ", ".join(
@@ -115,6 +121,38 @@ def apply_state(module: torch.nn.Module, state: Mapping[str, torch.Tensor], name
             next_step="Type +model.args.num_classes=N if only the last layer differs",
         )  # fmt: skip
     module.load_state_dict(dict(state), strict=not any(_may_be_missing(key) for key in own))
+
+
+def _plain(text: str) -> str:
+    """Without the colours that torch puts into its messages."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _refuse_kinds(own: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], name: str) -> None:
+    """Values that would lose something, or that are not there."""
+    for key, tensor in own.items():
+        given = state.get(key)
+        if given is None:
+            continue
+        found = None
+        if given.is_meta:
+            found = f"{key} has no values in {name} (a tensor on the meta device)"
+        elif given.layout is not torch.strided:
+            found = f"{key} is sparse in {name}"
+        elif (
+            given.is_floating_point() != tensor.is_floating_point()
+            or given.is_complex() != tensor.is_complex()
+        ):
+            found = f"{key} is {_dtype(given)} in {name} and {_dtype(tensor)} in the network"
+        if found is not None:
+            raise Refused(
+                "PL-225", "the weights do not fit the network", where="model.weights", found=found,
+                next_step="Save the state_dict of the network itself, in its own element types",
+            )  # fmt: skip
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _may_be_missing(key: str) -> bool:

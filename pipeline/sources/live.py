@@ -76,8 +76,13 @@ def make_live(module: torch.nn.Module, *, seed: int) -> None:
                     _scale_by_formula(inner.weight)
 
 
-def calibrate(network: Network, *, seed: int) -> None:
+def calibrate(network: Network, *, seed: int, only_statistics: bool = False) -> None:
     """Run the network once, if that is needed, and set what depends on its activations.
+
+    Args:
+        network: whose weights are random.
+        seed: of the samples.
+        only_statistics: set batch statistics that nobody has set, and no parameter.
 
     Raises:
         Refused: the network does not take its inputs.
@@ -88,6 +93,8 @@ def calibrate(network: Network, *, seed: int) -> None:
     without = not any(isinstance(inner, _NORMS) for inner in module.modules())
     layers = [inner for inner in module.modules() if isinstance(inner, _LAYERS)]
     layers = layers if without and not _is_plain_chain(module) else []
+    if only_statistics:
+        spreads, layers = {}, []
     if not (norms or spreads or layers):
         return
     values = _inputs(network.specs, seed)

@@ -98,10 +98,14 @@ def _make(
 
 def _calibrate_if_it_fits(network: Network, config: ModelConfig, seed: int, emit: Emit) -> None:
     """Before `model.prepare`, which may fold the batch statistics into other weights."""
-    make_live(network.module.cpu(), seed=seed)
+    # What a user's factory set to a constant (a temperature, a mask) is the user's: only batch
+    # statistics that nobody has set are measured there.
+    ours = _is_known_to_be_random(config)
+    if ours:
+        make_live(network.module.cpu(), seed=seed)
     try:
         network.refuse_unfitting_call()
-        calibrate(network, seed=seed)
+        calibrate(network, seed=seed, only_statistics=not ours)
     except Refused as error:
         if config.prepare is None:
             raise

@@ -43,7 +43,7 @@ def find_callable(text: str, key: str) -> Callable[..., Any]:
             module = _import(spec)
     except PipelineError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script that ends itself must not end the caller
         raise Refused(
             "PL-227", f"the module behind {key} does not import: {_first_line(error)}", where=_place(error, spec) or key,
             found=text, next_step=f"Mend it until python -c 'import {spec.module or (spec.path or Path()).stem}' works",
@@ -82,7 +82,7 @@ def call(text: str, key: str, function: Callable[..., Any], *args: Any, **kwargs
             return function(*args, **kwargs)
     except PipelineError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Refused(
             "PL-228", f"{key} failed: {_first_line(error)}", where=_place(error, spec) or key, found=text,
             next_step=f"Mend {spec.name}" + (", or model.args" if kwargs else ""),

@@ -38,7 +38,7 @@ REFUSED = [
     (["model=mynet", "parity.k=-1"], "PL-103", "more than 0"),
     (["model=mynet", "parity.rtol=.nan"], "PL-102", "parity.rtol"),
     (["model=mynet", "parity.rtol=nan"], "PL-103", "finite"),
-    (["model=mynet", "export.ir_version=2"], "PL-103", "3 or more"),
+    (["model=mynet", "export.ir_version=2"], "PL-103", "3 to 14"),
     (["model=mynet", "out=''"], "PL-103", "out is empty"),
     (["model=mynet", "sweep=../x"], "PL-103", "letters, digits"),
     (["model=mynet", "sweep=.."], "PL-103", "letters, digits"),

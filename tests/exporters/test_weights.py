@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -89,3 +92,38 @@ def test_the_order_of_the_state():
         "conv.weight", "conv.bias", "head.weight", "head.bias"
     ]  # fmt: skip
     assert [name for name, _ in state(networks.Counting())] == ["count"]
+
+
+def test_a_copy_takes_the_tensors_place_once_the_network_is_gone():
+    network = torch.nn.Linear(5, 7)
+    values = network.weight.detach().numpy().copy().T
+    weight = from_torch(network.weight.detach().t(), network)
+    assert weight.data().ctypes.data != weight.data().ctypes.data  # a copy for each use
+    storage = weakref.ref(network.weight)
+    del network
+    gc.collect()
+    kept = weight.data()
+    assert storage() is None  # the last reference was the weight's own
+    assert kept.tobytes() == values.tobytes()
+    assert weight.data().ctypes.data == kept.ctypes.data
+    assert weight.head() == values[0].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "complex64", "int8", "bool"])
+def test_kept_copies_of_every_kind(dtype):
+    network = torch.nn.Identity()
+    tensor = torch.arange(12).reshape(3, 4).to(getattr(torch, dtype)).t()
+    weight = from_torch(tensor, network)
+    before = weight.data().tobytes()
+    del network
+    gc.collect()
+    assert weight.data().tobytes() == weight.data().tobytes() == before
+
+
+def test_a_contiguous_tensor_is_never_copied():
+    network = torch.nn.Linear(5, 7)
+    weight = from_torch(network.weight.detach(), network)
+    place = network.weight.data_ptr()
+    del network
+    gc.collect()
+    assert weight.data().ctypes.data == place
