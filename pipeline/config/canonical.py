@@ -27,6 +27,12 @@ from pipeline.locations import is_packaged, resolve_packaged
 
 #: Keys that name a callable of the user's.
 CODE_KEYS: Final = ("model.factory", "model.prepare", "export.custom_symbolics")
+#: Keys of `parity` that its kind does not read: another value there asks for nothing else.
+WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...]]] = {
+    "noise": ("rtol", "atol"),
+    "fixed": ("k", "floor"),
+    "none": ("k", "floor", "rtol", "atol", "allow_vacuous"),
+}
 #: An enum name of torchvision's weights: DEFAULT, IMAGENET1K_V1, ResNet50_Weights.DEFAULT.
 _ENUM: Final = re.compile(r"[A-Za-z]\w*(\.[A-Z][A-Z0-9_]*)?")
 
@@ -44,6 +50,8 @@ def canonical_request(config: Config) -> dict[str, Any]:
         text = data[section][name]
         if text is not None:
             data[section][name] = parse_callable(text, path).canonical
+    for name in WITHOUT_EFFECT[config.parity.kind]:
+        del data["parity"][name]
     model = data["model"]
     if names_file(model["weights"]):
         model["weights"] = _file(model["weights"], "model.weights")

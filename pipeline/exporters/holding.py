@@ -7,12 +7,12 @@ roads to the same graph give the same bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import InternalError, StageFailed
 from pipeline.exporters.attempts import FrozenPlace
-from pipeline.exporters.boundary import Boundary, settle
+from pipeline.exporters.boundary import Boundary, rename, settle
 from pipeline.exporters.weights import CONSTANT, Origins, Weight, from_held
 from pipeline.graph.bare import BareModel, HeldTensor, stays_in_proto
 from pipeline.graph.dtypes import STRING
@@ -101,6 +101,10 @@ def hold(
     users = _users(graph)
     order = [name for name in users if name in weights]
     table = {name: _held(name, weights[name], names, origins, users[name]) for name in order}
+    table, told_apart = _tell_apart(graph, table, origins)
+    order = list(table)
+    scopes = {told_apart.get(name, name): module for name, module in scopes.items()}
+    lines = {told_apart.get(name, name): line for name, line in lines.items()}
     parameters = [name for name in order if table[name].derived_by != CONSTANT]
     fed = parameters if not config.export_params else []
     shown = parameters if config.keep_initializers_as_inputs and not fed else []
@@ -204,6 +208,26 @@ def _held(
 ) -> HeldTensor:
     origin = origins.of(names.get(name, name), weight)
     return weight.held(name, origin, None if origin else origins.derived_by(weight, users))
+
+
+def _tell_apart(
+    graph: onnx.GraphProto, table: Mapping[str, HeldTensor], origins: Origins
+) -> tuple[dict[str, HeldTensor], dict[str, str]]:
+    """Give a folded weight that still bears the name of the network's tensor a name of its own.
+
+    Dynamo's optimiser folds BatchNorm into `conv.weight` and keeps the name; whoever feeds the
+    network's `conv.weight` by that name would compute something else.
+    """
+    folded = {
+        name: f"{name}_folded"
+        for name, tensor in table.items()
+        if tensor.origin is None and name in origins.weights
+    }
+    moved = rename(graph, folded)
+    renamed = {
+        moved.get(name, name): replace(tensor, name=moved.get(name, name)) for name, tensor in table.items()
+    }
+    return renamed, moved
 
 
 def _declared_order(

@@ -8,6 +8,7 @@ Compared with converting the network: less time, and the memory of one layer ins
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Weights of linear layers are converted in pieces of this size, so that a layer of 400 MB does
 #: not take 800 MB more. 16 MiB of float64 stay in the processor's cache at no loss of speed.
+#: Convolutions are computed in bands of rows whose unfolded inputs are no larger: torch unfolds
+#: the whole batch at once in float64, 231 MB for vgg16's second layer and one image, and the bands
+#: are faster (0.11 s of processor time there instead of 0.26).
 PIECE_BYTES: Final = 16 * 1024 * 1024
 
 _WIDER: Final = {
@@ -174,6 +178,8 @@ class InFloat64(Watching):
             return func(*args, **kwargs)
         if func is torch.nn.functional.linear:
             return _linear(*args, **kwargs)
+        if func is torch.conv2d:
+            return _conv2d(*args, **kwargs)
         if _writes_to_first(name) and args:
             # The tensor that is written to must stay the one that the caller holds.
             return func(args[0], *_wide(args[1:]), **_wide(kwargs))
@@ -216,6 +222,47 @@ def _linear(data: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None 
     if bias is not None:
         result += bias
     return result.reshape(*data.shape[:-1], weight.shape[0])
+
+
+def _conv2d(
+    input: torch.Tensor,  # noqa: A002 - torch's own name, by which it may be passed
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> torch.Tensor:
+    """torch.conv2d, a band of output rows at a time."""
+    data, weight, bias = _wide(input), _wide(weight), _wide(bias)
+    if data.ndim != 4 or isinstance(padding, str):
+        return torch.conv2d(data, weight, bias, stride, padding, dilation, groups)
+    (down, across), (above, beside), (tall, wide) = _pair(stride), _pair(padding), _pair(dilation)
+    height, width = tall * (weight.shape[2] - 1) + 1, wide * (weight.shape[3] - 1) + 1
+    rows = (data.shape[2] + 2 * above - height) // down + 1
+    columns = (data.shape[3] + 2 * beside - width) // across + 1
+    unfolded = data.shape[0] * math.prod(weight.shape[1:]) * columns * data.element_size()
+    band = max(1, PIECE_BYTES // max(1, unfolded))
+    if rows <= band:
+        return torch.conv2d(data, weight, bias, stride, padding, dilation, groups)
+    result: torch.Tensor = data.new_empty((data.shape[0], weight.shape[0], rows, columns))
+    for first in range(0, rows, band):
+        last = min(first + band, rows)
+        start, stop = first * down - above, (last - 1) * down - above + height
+        piece = data[:, :, max(start, 0) : max(stop, 0)]
+        over = min(max(-start, 0), stop - start)
+        under = stop - start - over - piece.shape[2]
+        if over or under:
+            piece = torch.nn.functional.pad(piece, (0, 0, over, under))
+        result[:, :, first:last] = torch.conv2d(piece, weight, bias, stride, (0, beside), dilation, groups)
+    return result
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    """Two numbers, of one, a sequence of one, or a sequence of two."""
+    if isinstance(value, int):
+        return value, value
+    return int(value[0]), int(value[-1])
 
 
 def _first_line(error: BaseException) -> str:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 REPORT_FILE: Final = "parity.json"
 INPUTS_FILE: Final = "samples/inputs.npz"
 EXPECTED_FILE: Final = "samples/expected.npz"
+#: export.export_params=false: what the file wants fed beside its inputs.
+PARAMETERS_FILE: Final = "samples/parameters.npz"
 
 
 @dataclass(frozen=True)
@@ -258,7 +260,7 @@ class EvidenceStage:
     """Writes the first set of parity inputs and what the network gave for it, for anyone to repeat."""
 
     name: ClassVar[str] = "evidence"
-    takes: ClassVar[tuple[str, ...]] = ("parity_inputs", "reference")
+    takes: ClassVar[tuple[str, ...]] = ("parity_inputs", "reference", "attempts")
     makes: ClassVar[tuple[str, ...]] = ()
     storable: ClassVar[bool] = False
 
@@ -279,6 +281,8 @@ class EvidenceStage:
         if outputs is not None:
             # Not the same every time: another processor rounds otherwise.
             write_npz(workspace.file(EXPECTED_FILE, "samples", same_every_time=False), outputs)
+        if parameters := parameter_values(workspace.get("attempts")):
+            write_npz(workspace.file(PARAMETERS_FILE, "parameters"), parameters)
         return Verdict(
             summary=f"inputs and outputs of {label}" if outputs is not None else f"inputs of {label}"
         )

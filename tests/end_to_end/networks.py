@@ -116,3 +116,19 @@ def without_head(network: nn.Module) -> nn.Module:
     """A preparation: the network ends before its last layer."""
     network.head = nn.Identity()
     return network
+
+
+class Constants(Plain):
+    """Parameters that its author set to constants on purpose, and none that the seed decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.full((5,), 0.01))
+        self.mask = nn.Parameter(torch.zeros(5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.temperature + self.mask
+
+
+def ends_the_program() -> nn.Module:
+    raise SystemExit(0)

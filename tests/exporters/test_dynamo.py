@@ -45,7 +45,7 @@ def test_scopes_lines_and_origins(make):
     scopes = {operator: made.model.scopes[name] for operator, name in by_operator.items()}
     assert (scopes["Conv"], scopes["Gemm"]) == ("features.0", "head")
     assert made.model.lines[by_operator["Gemm"]].startswith("tests/exporters/networks.py:")
-    assert made.model.held["features.0.weight"].derived_by == "export: Conv+BatchNorm fused"
+    assert made.model.held["features.0.weight_folded"].derived_by == "export: Conv+BatchNorm fused"
     assert made.model.held["head.weight"].origin == "head.weight"
 
 
@@ -55,7 +55,7 @@ def test_another_opset_than_asked_is_a_failure(make, monkeypatch):
         make(networks.Fused(), IMAGE, opset=11, exporter="dynamo")
     reason = caught.value.reason
     assert (reason.code, reason.message) == ("PL-312", "the exporter left opset 18")
-    assert reason.next_step == "Type export.opset=18"
+    assert reason.next_step == "Type export.opset=18, or export.exporter=torchscript"
 
 
 def test_a_graph_that_is_only_stamped_is_a_failure(make):

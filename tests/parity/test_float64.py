@@ -91,6 +91,56 @@ def test_a_large_linear_layer_is_converted_in_pieces(monkeypatch: pytest.MonkeyP
     assert np.allclose(found["output1"], wide + module.bias.detach().double().numpy(), rtol=1e-14)
 
 
+@pytest.mark.parametrize("bytes_", [1, 4000, 10**9])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 6, 3, padding=1),
+        nn.Conv2d(4, 6, (5, 2), stride=(2, 1), padding=(4, 0), dilation=(3, 1), bias=False),
+        nn.Conv2d(4, 8, 3, stride=3, groups=4),
+        nn.Conv2d(4, 6, 1, padding=7),
+        nn.Conv2d(4, 6, 3, padding="same"),
+        nn.Conv2d(4, 6, 4, padding=(2, 1), padding_mode="reflect"),
+        nn.Conv2d(4, 6, 2, stride=5),
+        nn.Conv2d(4, 6, 2, padding=(1,), stride=(2,)),
+    ],
+)
+def test_a_convolution_is_computed_in_bands(
+    monkeypatch: pytest.MonkeyPatch, layer: nn.Conv2d, bytes_: int
+) -> None:
+    monkeypatch.setattr(float64, "PIECE_BYTES", bytes_)
+    x = torch.rand(2, 4, 13, 17)
+    with torch.no_grad():
+        wanted = copy.deepcopy(layer).double()(x.double())
+        with InFloat64():
+            found = layer(x)
+    assert found.shape == wanted.shape
+    assert torch.allclose(found, wanted, rtol=1e-13, atol=1e-14)
+
+
+def test_a_convolution_whose_arguments_are_named() -> None:
+    x, weight = torch.rand(2, 4, 9, 9), torch.rand(3, 4, 2, 2)
+    with InFloat64():
+        found = torch.nn.functional.conv2d(weight=weight, input=x, padding=2)
+    wanted = torch.nn.functional.conv2d(x.double(), weight.double(), padding=2)
+    assert torch.allclose(found, wanted, rtol=1e-13, atol=1e-14)
+
+
+def test_a_convolution_unfolds_no_more_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch unfolds rows x columns x kernel of the whole batch at once."""
+    monkeypatch.setattr(float64, "PIECE_BYTES", 64 * 1024)
+    seen = []
+    real = torch.conv2d
+    monkeypatch.setattr(
+        float64.torch, "conv2d", lambda data, *rest: seen.append(data.shape) or real(data, *rest)
+    )
+    layer = nn.Conv2d(8, 4, 3, padding=1)
+    with torch.no_grad():
+        float64._conv2d(torch.rand(2, 8, 64, 64), layer.weight, None, 1, 1)
+    assert len(seen) == 64  # 2 * 8 * 9 * 64 * 8 bytes a row are more than 64 KiB
+    assert {shape[2] for shape in seen} == {3}
+
+
 def test_a_table_is_not_converted_for_a_few_rows_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     converted: list[int] = []
     wide = float64._wide

@@ -340,7 +340,8 @@ class TestContract:
 
 class TestEvidence:
     def test_files_repeat_what_the_network_gave(self, small: Exported, tmp_path: Path) -> None:
-        workspace = DictWorkspace(tmp_path, parity_inputs=small.parity_inputs, reference=small.reference)
+        workspace = DictWorkspace(tmp_path, parity_inputs=small.parity_inputs, reference=small.reference,
+                                  attempts=Attempts(()))  # fmt: skip
         EvidenceStage().run(workspace)
         EvidenceStage().ensures(workspace)
         assert workspace.files == {
@@ -353,13 +354,15 @@ class TestEvidence:
             assert np.array_equal(small.network.run(inputs)["output1"], read["output1"])
 
     def test_without_a_comparison_only_inputs_are_written(self, small: Exported, tmp_path: Path) -> None:
-        workspace = DictWorkspace(tmp_path, parity_inputs=small.parity_inputs, reference=Reference({}))
+        workspace = DictWorkspace(tmp_path, parity_inputs=small.parity_inputs, reference=Reference({}),
+                                  attempts=Attempts(()))  # fmt: skip
         EvidenceStage().run(workspace)
         EvidenceStage().ensures(workspace)
         assert list(workspace.files) == ["samples/inputs.npz"]
 
     def test_a_damaged_file_is_noticed(self, small: Exported, tmp_path: Path) -> None:
-        workspace = DictWorkspace(tmp_path, parity_inputs=small.parity_inputs, reference=small.reference)
+        workspace = DictWorkspace(tmp_path, parity_inputs=small.parity_inputs, reference=small.reference,
+                                  attempts=Attempts(()))  # fmt: skip
         EvidenceStage().run(workspace)
         other = {"x": small.parity_inputs["seed1"]["x"]}
         np.savez(tmp_path / "samples/inputs.npz", **other)

@@ -1,0 +1,107 @@
+"""What an attack on the product found: each with the way that a user would meet it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from pipeline import export
+from pipeline.errors import Refused
+from tests.end_to_end.conftest import NETWORKS, CommandLine, X
+
+FACTORY = ("model=factory", f"model.factory={NETWORKS}:build", X)
+STATE = {"conv.weight": (4, 3, 3, 3), "conv.bias": (4,), "head.weight": (5, 4), "head.bias": (5,)}
+
+
+def test_constants_of_a_factory_stay(network: CommandLine) -> None:
+    done = network("Constants", "simplify=none")
+    assert done.code == 0, done.err
+    tensors = [onnx.numpy_helper.to_array(t) for t in onnx.load(done.run / "model.onnx").graph.initializer]
+    assert any(tensor.shape == (5,) and (tensor == np.float32(0.01)).all() for tensor in tensors)
+    assert any(tensor.shape == (5,) and (tensor == 0).all() for tensor in tensors)
+
+
+@pytest.mark.parametrize("kind", ["complex", "integer", "sparse", "meta"])
+def test_a_checkpoint_of_another_kind_is_refused(command: CommandLine, tmp_path: Path, kind: str) -> None:
+    state = {name: torch.zeros(shape) for name, shape in STATE.items()}
+    change = {
+        "complex": lambda tensor: tensor.to(torch.complex64),
+        "integer": lambda tensor: tensor.to(torch.int8),
+        "sparse": lambda tensor: tensor.to_sparse(),
+        "meta": lambda tensor: tensor.to("meta"),
+    }[kind]
+    state["head.weight"] = change(state["head.weight"])
+    torch.save(state, tmp_path / "w.pth")
+    done = command(*FACTORY, "model.weights=w.pth")
+    assert done.code == 2 and "head.weight" in done.err, done.err
+    assert "\x1b" not in done.err
+
+
+def test_a_checkpoint_with_the_name_of_another_format(command: CommandLine, tmp_path: Path) -> None:
+    torch.save({name: torch.ones(shape) for name, shape in STATE.items()}, tmp_path / "w.safetensors")
+    assert command(*FACTORY, "model.weights=w.safetensors", "parity.allow_vacuous=true").code == 0
+
+
+def test_force_reads_nothing_from_the_cache(command: CommandLine) -> None:
+    """A factory may open a file that no key can know of."""
+    assert command("model=mynet").code == 0
+    again = command("model=mynet", "force=true", "cache.mode=readwrite")
+    assert again.code == 0, again.err
+    assert "cached" not in again.err
+
+
+def test_a_fresh_sweep_without_a_cache_says_nothing_is_cached(command: CommandLine, tmp_path: Path) -> None:
+    done = command("-m", "model=mynet", "export.opset=11,13", "cache.mode=none", "sweep=fresh")
+    assert done.code == 0, done.err
+    rows = json.loads((tmp_path / "outputs/sweeps/fresh/table.json").read_text())
+    rows = rows if isinstance(rows, list) else rows["points"]
+    assert [row["cached"] for row in rows] == [False, False]
+
+
+def test_nobody_reads_the_progress(tmp_path: Path) -> None:
+    text = f"{sys.executable} -m pipeline model=mynet cache.mode=none 2>&1 | head -1"
+    subprocess.run(["bash", "-c", text], cwd=tmp_path, check=True, capture_output=True)
+    deadline = 100
+    for _ in range(deadline):
+        if list(tmp_path.glob("outputs/mynet-*/manifest.json")):
+            break
+        subprocess.run(["sleep", "0.1"], check=True)
+    assert list(tmp_path.glob("outputs/mynet-*/manifest.json"))
+    assert list(tmp_path.glob("outputs/.making/*")) == []
+
+
+def test_a_factory_that_ends_the_program_does_not_end_the_caller(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="PL-228"):
+        export(["model=factory", f"model.factory={NETWORKS}:ends_the_program", X, f"out={tmp_path}"])
+
+
+def test_limits_that_a_library_call_cannot_keep_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="timeout_s"):
+        export(["model=mynet", "timeout_s=5", f"out={tmp_path}"])
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+def test_parameters_that_are_inputs_come_with_their_values(command: CommandLine, exporter: str) -> None:
+    """And a folded weight does not bear the name of the network's own."""
+    done = command(
+        "model=mynet", f"export.exporter={exporter}", "export.export_params=false", "export.opset=18"
+    )
+    assert done.code == 0, done.err
+    session = onnxruntime.InferenceSession(done.run / "model.onnx")
+    with (
+        np.load(done.run / "samples/inputs.npz") as inputs,
+        np.load(done.run / "samples/parameters.npz") as parameters,
+        np.load(done.run / "samples/expected.npz") as expected,
+    ):
+        assert {value.name for value in session.get_inputs()} == {*inputs, *parameters}
+        assert "features.0.weight" not in parameters  # BatchNorm is folded into it
+        (actual,) = session.run(None, {**inputs, **parameters})
+        np.testing.assert_allclose(actual, expected["output1"], rtol=1e-3, atol=1e-5)
