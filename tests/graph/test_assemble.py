@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
+import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -260,3 +262,17 @@ def test_a_short_write_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "write_all", half)
     with pytest.raises(InternalError, match="were computed"):
         assemble(perceptron(), tmp_path / "m.onnx")
+
+
+def test_nothing_holds_the_weights_afterwards(tmp_path: Path) -> None:
+    """Without waiting for a garbage collection, which the command line puts off: parity needs the room."""
+    model = many_kinds()
+    held_by = [weakref.ref(tensor) for tensor in model.held.values()]
+    gc.disable()
+    try:
+        assemble(model, tmp_path / "m.onnx")
+        assemble(model, tmp_path / "n.onnx", external_data="always")
+        del model
+        assert [tensor() for tensor in held_by] == [None] * len(held_by)
+    finally:
+        gc.enable()

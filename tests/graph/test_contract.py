@@ -14,10 +14,11 @@ import onnx.numpy_helper
 import pytest
 
 from pipeline.errors import StageFailed
+from pipeline.graph import contract
 from pipeline.graph.assemble import ModelFile, PlacedTensor, assemble
 from pipeline.graph.bare import BareModel
 from pipeline.graph.contract import Contract, Promises, assert_contract, read_contract
-from pipeline.graph.view import read_layout
+from pipeline.graph.view import TensorPlace, read_layout
 from pipeline.parity.signature import OutputSpec, Signature
 from pipeline.samples.spec import Axis, TensorSpec
 from tests.graph.graphs import bare, perceptron, random
@@ -430,6 +431,32 @@ def test_one_bit_of_a_weight_beside_the_file(beside: Written) -> None:
     assert beside.file.data_path is not None
     _flip(beside.file.data_path, place.offset + 5)
     assert beside.breach().where == "fc2.weight"
+
+
+@pytest.mark.parametrize("read_bytes", [8, 24, 1000])
+@pytest.mark.parametrize("size", [1025, 2400])
+def test_a_weight_is_compared_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_bytes: int, size: int
+) -> None:
+    """Every byte counts, whatever is read at a time and wherever the tensor ends."""
+    monkeypatch.setattr(contract, "READ_BYTES", read_bytes)
+    kept = np.arange(size).astype(np.uint8)
+    path = tmp_path / "weights"
+    path.write_bytes(b"abc" + kept.tobytes() + b"def")
+    place = TensorPlace("w", 2, kept.shape, path, 3, size, external=True)
+
+    def holds(wanted: bytes) -> bool:
+        with path.open("rb", buffering=0) as stream:
+            return contract._Reader(stream).holds(place, [memoryview(wanted)[:700], memoryview(wanted)[700:]])
+
+    same = kept.tobytes()
+    assert holds(same)
+    assert not holds(same[:-1])
+    assert not holds(same + b"d")
+    for index in range(0, size, 7):
+        assert not holds(same[:index] + bytes([same[index] ^ 1]) + same[index + 1 :])
+    path.write_bytes(b"abc" + same[:-1])
+    assert not holds(same)
 
 
 def test_two_weights_swapped(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -58,6 +60,20 @@ def test_what_was_computed_from_a_weight_is_held_again_and_listed_as_derived() -
     assert (tensor.origin, tensor.derived_by) == (None, DERIVED_BY)
     assert tensor.shape == (32, 64)
     np.testing.assert_array_equal(tensor.data().view(np.float32).reshape(32, 64), random(64, 32).transpose())
+
+
+def test_nothing_holds_the_weights_afterwards() -> None:
+    """Without waiting for a garbage collection, which the command line puts off."""
+    model = with_identities()
+    held_by = [weakref.ref(tensor) for tensor in model.held.values()]
+    gc.disable()
+    try:
+        simplified, _ = simplify(model, X, private_apis=True)
+        assert set(simplified.held).isdisjoint(model.held)
+        del model
+        assert [tensor() for tensor in held_by] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_parameter_that_must_keep_its_name_is_not_folded() -> None:

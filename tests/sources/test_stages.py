@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,3 +109,25 @@ def test_what_does_not_shape_the_network_is_not_in_the_key(tmp_path: Path) -> No
 
 def test_the_key_is_plain_data() -> None:
     json.dumps(stage().key_parts().config)
+
+
+_LETS_GO = """
+import gc, weakref
+gc.disable()
+from tests.sources.test_stages import Desk, ModelConfig, stage
+from pathlib import Path
+inputs = {"image": {"shape": [1, 3, 64, 64]}}
+desk = Desk(Path())
+one = stage(ModelConfig(source="torchvision", name="squeezenet1_1", inputs=inputs))
+one.run(desk)
+network = weakref.ref(desk.values["network"].module)
+assert gc.get_freeze_count() > 100_000
+desk.values.clear()
+gc.collect()
+assert network() is None
+"""
+
+
+def test_the_network_can_be_let_go_of() -> None:
+    """What importing leaves behind must not hold it, although collections no longer look at that."""
+    subprocess.run([sys.executable, "-c", _LETS_GO], check=True, cwd=Path(__file__).parents[2])
