@@ -15,21 +15,21 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("readme")
-
-
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block(folder: Path, number: int) -> None:
-    language, text = BLOCKS[number]
-    command = ["bash", "-eo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
+@pytest.mark.timeout(1200)
+def test_every_block_in_order(tmp_path: Path) -> None:
+    """One test, because a block builds on those before it."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, check=False, timeout=550,
-        env={**os.environ, "PATH": path, "XDG_CACHE_HOME": str(folder / "cache")},
-    )  # fmt: skip
-    assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+    environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    folder = tmp_path / "work"
+    folder.mkdir()
+    for language, text in BLOCKS:
+        command = (
+            ["bash", "-eo", "pipefail", "-c", text] if language == "bash" else [sys.executable, "-c", text]
+        )
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, timeout=550, env=environment
+        )
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
 def test_the_screen_of_output_is_what_is_printed() -> None:
