@@ -11,7 +11,9 @@ Two roots, and nothing else is raised on purpose:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 EXIT_MADE: Final = 0
@@ -167,6 +169,8 @@ class PipelineError(Exception):
     """
 
     exit_code: ClassVar[int] = EXIT_FAILED
+    measured: Mapping[str, Any] = MappingProxyType({})  #: figures for run.json
+    recorded: Mapping[str, Any] = MappingProxyType({})  #: facts for manifest.json
 
     def __init__(
         self,

@@ -216,7 +216,7 @@ class _Job:
             )
             failed.__cause__ = first.__cause__
             first = failed
-        first.recorded = {"attempts": [attempt.to_json() for attempt in attempts]}  # type: ignore[attr-defined]
+        first.recorded = {"attempts": [attempt.to_json() for attempt in attempts]}
         return first
 
 

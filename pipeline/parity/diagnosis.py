@@ -29,8 +29,6 @@ NAMED: Final = 3
 class ParityFailed(StageFailed):
     """PL-520, with the figures for run.json."""
 
-    measured: Mapping[str, Any] = {}
-
 
 def failure(
     comparisons: Sequence[OutputComparison],

@@ -213,8 +213,8 @@ def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace, debug: bool) -
         code = error.exit_code
         if debug:
             workspace.emit(LogLine(stage.name, traceback.format_exc()))
-        verdict = Verdict("failed", error.reason, measured=getattr(error, "measured", {}),
-                          recorded=getattr(error, "recorded", {}))  # fmt: skip
+        verdict = Verdict("failed", error.reason, measured=error.measured,
+                          recorded=error.recorded)  # fmt: skip
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

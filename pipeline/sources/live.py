@@ -32,7 +32,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from pipeline.samples.make import Variant, make_samples
 from pipeline.samples.spec import InputSpecs
 from pipeline.sources.detection_heads import HeadSpread, head_spreads
-from pipeline.sources.network import Network, inputs_do_not_fit
+from pipeline.sources.network import DOES_NOT_FIT, Network, inputs_do_not_fit
 
 #: Weight and bias of a normalisation layer: far enough apart that no two channels are the same.
 NORM_WEIGHT: Final = (0.75, 1.25)
@@ -113,15 +113,7 @@ def calibrate(network: Network, *, seed: int, only_statistics: bool = False) -> 
         stack.enter_context(InFloat64())
         try:
             module(*args, **kwargs)
-        except (
-            RuntimeError,
-            ValueError,
-            TypeError,
-            IndexError,
-            KeyError,
-            AttributeError,
-            AssertionError,
-        ) as error:
+        except DOES_NOT_FIT as error:
             raise inputs_do_not_fit(error, values) from error
 
 

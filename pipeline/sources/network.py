@@ -16,7 +16,7 @@ from pipeline.samples.spec import InputSpecs
 from pipeline.sources.outputs import flatten_outputs
 
 #: What a network raises when it is called with something that it does not take.
-_DOES_NOT_FIT: Final = (
+DOES_NOT_FIT: Final = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -78,7 +78,7 @@ class Network:
                 outputs = self.module(*args, **kwargs)
         except PipelineError:
             raise
-        except _DOES_NOT_FIT as error:
+        except DOES_NOT_FIT as error:
             if self._ran:
                 raise
             raise inputs_do_not_fit(error, values) from error
