@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# The tests run every backend that installs beside torch.
+BACKENDS := openvino tvm ncnn mnn
 
 # A machine-wide pip constraint must not fight with the lock.
 export PIP_CONSTRAINT := /dev/null
@@ -47,7 +49,7 @@ bench: $(STAMP)  ## time and memory beside a hand-written script
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
 
 lock: $(STAMP)  ## resolve requirements.lock anew: hashes, no addresses
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --upgrade --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --extra dev $(BACKENDS:%=--extra %) --universal --upgrade --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
 	@! grep -n '://' requirements.lock
 

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answer(words: list[str]) -> int:
-    if words and "=" not in words[0] and not words[0].startswith("-"):
+    if words and "=" not in words[0] and not words[0].startswith(("-", "~", "+")):
         return _command(words[0], words[1:])
     from pipeline.config.arguments import parse_arguments
 

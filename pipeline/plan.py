@@ -253,9 +253,15 @@ def run_options(config: Config) -> RunOptions:
     """How the run goes about it.
 
     Raises:
-        Refused: a size that cannot be read.
+        Refused: a size that cannot be read, or a memory limit that nothing can keep.
     """
     cache = config.cache
+    memory = parse_size(config.memory_limit, "memory_limit") if config.memory_limit is not None else None
+    if memory == 0:
+        raise Refused(
+            "PL-103", "memory_limit is out of range", found=repr(config.memory_limit), expected="more than 0",
+            next_step="Type memory_limit=null for no limit",
+        )  # fmt: skip
     return RunOptions(
         out=Path(config.out).expanduser(),
         cache_dir=Path(cache.dir).expanduser() if cache.dir else default_directory(),
@@ -263,7 +269,7 @@ def run_options(config: Config) -> RunOptions:
         cache_bytes=parse_size(cache.size, "cache.size"),
         wait_s=config.wait_s,
         timeout_s=config.timeout_s,
-        memory_bytes=parse_size(config.memory_limit, "memory_limit") if config.memory_limit else None,
+        memory_bytes=memory,
         force=config.force,
         debug=config.debug,
         private_apis=config.private_apis,

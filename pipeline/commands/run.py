@@ -44,6 +44,7 @@ def _planned(point: Point, multirun: bool) -> Planned:
     try:
         if point.config is None:
             raise point.refusal or InternalError("a point was neither composed nor refused")
+        run_options(point.config)  # a size that cannot be read refuses its own point alone
         return build_plan(point.config, point.overrides)
     except PipelineError as refusal:
         if not multirun:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config.canonical import asked_opset
@@ -40,17 +41,22 @@ def run_sweep(composition: Composition, points: Sequence[Planned]) -> int:
     """
     first = next((point.config for point in composition.points if point.config is not None), None)
     first = first or _as_typed(composition.points[0].overrides)
-    options = [run_options(point.config or first) for point in composition.points]
+    # Nothing is made of a point that was refused: it has only a place in the table.
+    nothing = replace(run_options(Config()), out=Path(first.out).expanduser(), debug=first.debug)
+    options = [
+        run_options(point.config) if point.config is not None and isinstance(plan, Plan) else nothing
+        for point, plan in zip(composition.points, points, strict=True)
+    ]
     if first.dry_run:
         return _dry_sweep(composition, points, options)
     changing = _changing(composition)
     rows = [_row(point, plan, changing) for point, plan in zip(composition.points, points, strict=True)]
     name = _name(composition, rows, first)
     table = SweepTable(
-        options[0].out / SWEEPS / name, rows, [point.overrides for point in composition.points]
+        nothing.out / SWEEPS / name, rows, [point.overrides for point in composition.points]
     )
     table.begin()
-    view = sweep_view(sys.stderr, [dict(row) for row in rows], name, debug=options[0].debug)
+    view = sweep_view(sys.stderr, [dict(row) for row in rows], name, debug=first.debug)
 
     def on_event(index: int, event: Event) -> None:
         if isinstance(event, RunFinished):

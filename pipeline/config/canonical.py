@@ -10,6 +10,7 @@ says takes part in the graph and result keys (`keys.py`), so that a comment ther
 from __future__ import annotations
 
 import dataclasses
+import errno
 import hashlib
 import json
 import math
@@ -24,6 +25,7 @@ from pipeline.config.request import REQUEST_KEYS, Config
 from pipeline.errors import InternalError, Refused
 from pipeline.exporters.config import DEFAULT_OPSET
 from pipeline.locations import is_packaged, resolve_packaged
+from pipeline.targets.config import TargetConfig
 
 #: Keys that name a callable of the user's.
 CODE_KEYS: Final = ("model.factory", "model.prepare", "export.custom_symbolics")
@@ -33,6 +35,8 @@ WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...]]] = {
     "fixed": ("k", "floor"),
     "none": ("k", "floor", "rtol", "atol", "allow_vacuous"),
 }
+#: Keys of `target` that say how, not what.
+TARGET_HOW: Final = ("timeout_s", "python")
 #: An enum name of torchvision's weights: DEFAULT, IMAGENET1K_V1, ResNet50_Weights.DEFAULT.
 _ENUM: Final = re.compile(r"[A-Za-z]\w*(\.[A-Z][A-Z0-9_]*)?")
 
@@ -58,9 +62,10 @@ def canonical_request(config: Config) -> dict[str, Any]:
     if model["path"] is not None:
         model["path"] = _file(model["path"], "model.path")
     model["inputs"] = _inputs(config.model.inputs)
+    data["target"] = _target(config.target, data["target"])
     for section in ("export", "target"):
-        rules = data[section]["rules"]
-        data[section]["rules"] = {name: value for name, value in rules.items() if value is not True}
+        if rules := data[section].get("rules"):
+            data[section]["rules"] = {name: value for name, value in rules.items() if value is not True}
     return data
 
 
@@ -70,8 +75,29 @@ def canonical_json(data: Any) -> str:
 
 
 def asked_opset(config: Config) -> int:
-    """The opset that will be asked for when the user names none."""
-    return config.export.opset if config.export.opset is not None else DEFAULT_OPSET
+    """The opset that will be asked for: the user's, else what the target prefers, else ours."""
+    if config.export.opset is not None:
+        return config.export.opset
+    preferred = config.target.preferred.opset
+    return DEFAULT_OPSET if preferred is None else preferred
+
+
+def _target(target: TargetConfig, data: dict[str, Any]) -> dict[str, Any]:
+    """What is asked of the target; how long it may take and which interpreter runs it is not asked."""
+    if target.name == "none":
+        return {"name": "none"}
+    for name in TARGET_HOW:
+        del data[name]
+    if target.profile is not None and is_profile_file(target.profile):
+        data["profile"] = _file(target.profile, "target.profile")
+    if target.calibration.dir is not None:
+        data["calibration"]["dir"] = _folder(target.calibration.dir, "target.calibration.dir")
+    return data
+
+
+def is_profile_file(profile: str) -> bool:
+    """Whether `target.profile` is the path of a YAML file, not the name of a profile that ships."""
+    return profile.endswith((".yaml", ".yml"))
 
 
 def names_file(weights: str | None) -> bool:
@@ -129,6 +155,25 @@ def _file(text: str, key: str) -> dict[str, str]:
             found=f"'{text}' ({problem})", expected="a file that you may read",
             next_step=f"Type {key}=path/to/file",
         ) from error  # fmt: skip
+
+
+def _folder(text: str, key: str) -> dict[str, str]:
+    """A folder of data by its name and by what is in it: relative paths and the digest of every file."""
+    path = Path(text).expanduser()
+    try:
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "no such folder")
+        lines = [
+            f"{file.relative_to(path).as_posix()}\0{file_sha256(file)}"
+            for file in sorted(path.rglob("*")) if file.is_file()
+        ]  # fmt: skip
+    except OSError as error:
+        raise Refused(
+            "PL-115", f"{key} names a folder that cannot be read", where=key,
+            found=f"'{text}' ({error.strerror})", expected="a folder that you may read",
+            next_step=f"Type {key}=path/to/folder",
+        ) from error  # fmt: skip
+    return {"folder": path.name, "sha256": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
 
 
 def file_sha256(path: Path) -> str:

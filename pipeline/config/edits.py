@@ -56,6 +56,8 @@ def check_key(edit: Edit) -> None:
         return
     if key is None:
         step = f"Type {path}=none" if path in schema.GROUPS else f"Leave ~{path} out"
+    elif path == "model.inputs":
+        step = f"Leave ~{path} out, or type '{path}={{NAME: {{shape: [1,3,224,224]}}}}' for other inputs"
     else:
         step = f"Type {path}={literal(key.default)} for the default"
     raise Refused("PL-107", f"{path} cannot be taken away", next_step=step)

@@ -130,7 +130,7 @@ def check_keys(overrides: Iterable[Override], folders: ConfigFolders) -> None:
             try:
                 check_key(Edit(text, _HOW[override.type], name, value))
             except Refused:
-                if "." not in name and override.is_sweep_override():
+                if override.is_sweep_override():
                     raise unknown_key(name, _sweep_text(override)) from None
                 raise
 
@@ -159,8 +159,9 @@ def _check_choice(override: Override, text: str) -> None:
     if name not in schema.GROUPS or override.package is not None:
         return
     if override.is_delete():
-        option = "null" if name in ("model", "experiment") else "none"
-        step = f"Leave ~{name} out" if name in ("model", "experiment", "export") else f"Type {name}={option}"
+        instead = {"model": "Type model=NAME for another one", "experiment": "Type experiment=null for none",
+                   "export": "Leave ~export out"}  # fmt: skip
+        step = instead.get(name, f"Type {name}=none")
         raise Refused("PL-107", f"{name} cannot be taken away", next_step=step)
     if override.type is not OverrideType.CHANGE:
         raise Refused("PL-105", f"{name} takes no +", found=text, next_step=f"Type {text.lstrip('+')}")

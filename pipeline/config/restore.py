@@ -51,8 +51,9 @@ def is_source_file(text: str) -> bool:
 
 def _back(value: Any, locate_file: LocateFile) -> Any:
     if isinstance(value, Mapping):
-        if set(value) == {"file", "sha256"}:
-            return locate_file(value["file"], value["sha256"])
+        for kind in ("file", "folder"):
+            if set(value) == {kind, "sha256"}:
+                return locate_file(value[kind], value["sha256"])
         if set(value) == {"pairs"}:
             return {key: _back(inner, locate_file) for key, inner in value["pairs"]}
         if set(value) == {"float"}:

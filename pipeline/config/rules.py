@@ -65,7 +65,8 @@ def check(config: Config) -> None:
     if config.model == type(config.model)():
         raise Refused(
             "PL-110", "no model was chosen",
-            next_step="Type model=NAME, for example model=alexnet; python -m pipeline --help lists the names",
+            next_step="Type model=NAME, for example model=alexnet, or model=torchvision model.name=NAME; "
+            "python -m pipeline --help lists the names",
         )  # fmt: skip
     for allowed in RANGES:
         value: Any = reduce(getattr, allowed.key.split("."), cast("Any", config))
@@ -77,6 +78,29 @@ def check(config: Config) -> None:
     if not config.out.strip():
         raise Refused("PL-103", "out is empty", expected="a folder", next_step="Type out=outputs")
     check_sweep_name(config.sweep)
+    _check_names(config)
+
+
+def _check_names(config: Config) -> None:
+    """Names of the graph's inputs and outputs, as far as they are wrong whatever the network is."""
+    given = {
+        "model.outputs": config.model.outputs, "export.input_names": config.export.input_names,
+        "export.output_names": config.export.output_names,
+    }  # fmt: skip
+    for key, names in given.items():
+        if names is not None and not names and key != "export.input_names":  # there every input has one
+            raise Refused(
+                "PL-103", f"{key} is empty", expected="a name for each output",
+                next_step=f"Type {key}=null for the network's own names",
+            )  # fmt: skip
+        for name in names or ():
+            # ONNX asks for C identifiers; dots, slashes and colons are common and taken by every runtime.
+            if any(sign.isspace() or not sign.isprintable() for sign in name):
+                raise Refused(
+                    "PL-103", f"{key} holds a name with a blank", where=key, found=repr(name),
+                    expected="letters, digits and signs without blanks",
+                    next_step=f"Type {key}=[{','.join(each if each != name else '_'.join(name.split()) for each in names)}]",
+                )  # fmt: skip
 
 
 def check_sweep_name(name: str | None) -> None:

@@ -101,7 +101,9 @@ def assemble(
     proto = finish(model, metadata=metadata or {}, ir_version=ir_version)
     order = tensor_order(proto.graph, model.held)
     inline = _Message(proto, order, model.held, data_name=None)
-    external = external_data == "always" or (external_data == "auto" and inline.size > AUTO_LIMIT)
+    # Without tensors (export_params=false makes them inputs) there is nothing to put beside the file.
+    wanted = external_data == "always" or (external_data == "auto" and inline.size > AUTO_LIMIT)
+    external = wanted and any(isinstance(item, str) for item in order)
     if not external:
         if inline.size > PROTOBUF_LIMIT:
             raise StageFailed(

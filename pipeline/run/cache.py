@@ -303,9 +303,12 @@ def parse_size(text: str, key: str) -> int:
     number = text.strip().rstrip("KMGTIBkmgtib")
     unit = text.strip()[len(number) :].upper()
     try:
-        return int(float(number) * UNITS[unit])
-    except (KeyError, ValueError) as error:
+        size = int(float(number) * UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        size = -1
+    if size < 0:
         raise Refused(
             "PL-700", "a size that cannot be read", where=key, found=repr(text),
             expected="a number with a unit", next_step=f"Type {key}=20GB",
-        ) from error  # fmt: skip
+        )  # fmt: skip
+    return size

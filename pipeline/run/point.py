@@ -21,7 +21,7 @@ from pipeline.events import Emit, Event, Finding, RunFinished, RunStarted, Stage
 from pipeline.run import records
 from pipeline.run.directory import RunDirectory
 from pipeline.run.plan import Plan
-from pipeline.run.runner import DISK_FULL, disk_full
+from pipeline.run.runner import DISK_FULL, SCRATCH, disk_full
 from pipeline.run.verify import NotARunDirectoryError, verify_directory
 
 DAMAGED: Final = "damaged"
@@ -175,6 +175,7 @@ def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work
     try:
         (folder / "config.yaml").write_text(plan.config_yaml, encoding="utf-8")
         result = work(folder, collector)
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # a worker that died left it
         if result.reason is not None:
             stage = result.stage or collector.running
             collector.close(result.reason)

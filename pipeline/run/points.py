@@ -42,7 +42,7 @@ def run_points(
     results: list[RunFinished | None] = [None] * len(points)
     plans = [point if isinstance(point, Plan) else None for point in points]
     there, groups = _groups(plans, options)
-    workers = Workers(plans, options[0], server=len(plans) > 1, preload=PRELOAD if len(groups) > 1 else ())
+    workers = Workers(plans, options, server=len(plans) > 1, preload=PRELOAD if len(groups) > 1 else ())
     workers.start()
     try:
         with interruptible():

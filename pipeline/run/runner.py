@@ -12,19 +12,21 @@ import resource
 import shutil
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import EXIT_FAILED, InternalError, PipelineError, Reason
-from pipeline.events import CacheUse, Emit, Finding, LogLine, StageFinished, StageStarted
+from pipeline.events import CacheUse, Emit, Event, Finding, LogLine, StageFinished, StageStarted
 from pipeline.run.cache import Cache, CacheEntry, DamagedEntryError
 from pipeline.run.plan import Plan
 from pipeline.stage import Stage, Storable, Verdict
 
 #: What the system says when there is no room: no space, or a quota that is used up.
 DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+#: Where stages put what goes away with the run.
+SCRATCH: Final = ".scratch"
 
 
 @dataclass
@@ -34,11 +36,13 @@ class Shared:
     Attributes:
         values: digest to value.
         verdicts: key of a stage to the verdict that it had.
+        findings: key of a stage to what it had to say.
         wanted: digests that later points take; everything else is let go.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
+    findings: dict[str, list[Finding]] = field(default_factory=dict)
     wanted: set[str] = field(default_factory=set)
 
 
@@ -75,15 +79,22 @@ class RunWorkspace:
         self.plan = plan
         self.folder = folder
         self.cache = cache
-        self.emit = emit
+        self._emit = emit
         self.shared = shared
-        self.scratch = folder / ".scratch"
+        self.scratch = folder / SCRATCH
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.values: dict[str, Any] = {}
         self.entries: dict[str, CacheEntry] = {}
         self.files: dict[str, tuple[str, bool]] = {}
         self.digests: dict[str, str] = {}
         self.making: list[str] = []
+        self.findings: dict[str, list[Finding]] = {}  #: stage -> what it said while it worked
+
+    def emit(self, event: Event) -> None:
+        """Pass an event on; what a stage finds is kept, to be said again when it is not run again."""
+        if isinstance(event, Finding) and event.stage in self.making:
+            self.findings.setdefault(event.stage, []).append(event)
+        self._emit(event)
 
     def get(self, name: str) -> Any:
         """The artifact; loaded from the cache, or made by its stage when that had been put off."""
@@ -148,9 +159,11 @@ class RunWorkspace:
             if verdict.status == "failed":
                 raise InternalError(f"stage {stage.name} returned 'failed' instead of raising StageFailed")
             stage.ensures(self)
-            self.shared.verdicts[self.plan.stage_keys[stage.name].key] = verdict
         finally:
             self.making.remove(stage.name)
+        _remember(stage, self, verdict)
+        if stage.storable and verdict.status == "passed" and self.cache.writes:
+            _store(stage, self.plan, self, verdict)
 
 
 def execute(
@@ -229,13 +242,16 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
     shared = workspace.shared
     key = plan.stage_keys[stage.name]
     if digests and key.key in shared.verdicts and all(digest in shared.values for digest in digests):
+        _say_again(workspace, shared.findings.get(key.key, ()))
         return shared.verdicts[key.key], "hit" if stage.storable and workspace.cache.reads else "off"
     if stage.storable:
         entry = workspace.cache.find(key.key)
         if entry is not None:
             workspace.entries[stage.name] = entry
-            verdict = _verdict_from_json(entry.verdict)
-            _keep_shared(stage, plan, workspace, verdict)
+            verdict, findings = _verdict_from_json(entry.verdict)
+            if any(plan.digest(name) in shared.wanted for name in stage.makes):
+                shared.verdicts[key.key], shared.findings[key.key] = verdict, findings
+            _say_again(workspace, findings)
             return verdict, "hit"
     elif getattr(stage, "on_demand", False) and not _needed(stage, plan, workspace):
         return Verdict(summary="not needed: what takes it is cached"), "off"
@@ -246,7 +262,7 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
         stage.ensures(workspace)
     finally:
         workspace.making.remove(stage.name)
-    shared.verdicts[key.key] = verdict
+    _remember(stage, workspace, verdict)
     if not stage.storable:
         return verdict, "off"
     if verdict.status == "passed" and workspace.cache.writes:
@@ -254,9 +270,16 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
     return verdict, "miss" if workspace.cache.reads else "off"
 
 
-def _keep_shared(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:
-    if any(plan.digest(name) in workspace.shared.wanted for name in stage.makes):
-        workspace.shared.verdicts[plan.stage_keys[stage.name].key] = verdict
+def _remember(stage: Stage, workspace: RunWorkspace, verdict: Verdict) -> None:
+    key = workspace.plan.stage_keys[stage.name].key
+    workspace.shared.verdicts[key] = verdict
+    workspace.shared.findings[key] = workspace.findings.get(stage.name, [])
+
+
+def _say_again(workspace: RunWorkspace, findings: Iterable[Finding]) -> None:
+    """A simplifier that fell back is worth a warning in every run that takes what came of it."""
+    for finding in findings:
+        workspace.emit(finding)
 
 
 def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
@@ -278,8 +301,9 @@ def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
 
 def _store(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:
     values: dict[str, Storable] = {name: workspace.values[name] for name in stage.makes}
+    told = _verdict_to_json(verdict, workspace.findings.get(stage.name, ()))
     try:
-        workspace.cache.store(plan.stage_keys[stage.name], values, _verdict_to_json(verdict))
+        workspace.cache.store(plan.stage_keys[stage.name], values, told)
     except OSError as error:
         # The cache is a convenience: a full or read-only disk there must not fail the run.
         workspace.emit(
@@ -320,8 +344,9 @@ def _finished(done: StageOutcome) -> StageFinished:
     )
 
 
-def _verdict_to_json(verdict: Verdict) -> dict[str, Any]:
+def _verdict_to_json(verdict: Verdict, findings: Iterable[Finding] = ()) -> dict[str, Any]:
     return {
+        "findings": [asdict(finding) for finding in findings],
         "status": verdict.status,
         "reason": verdict.reason.to_json() if verdict.reason else None,
         "summary": verdict.summary,
@@ -330,9 +355,11 @@ def _verdict_to_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _verdict_from_json(data: Mapping[str, Any]) -> Verdict:
-    reason = Reason(**data["reason"]) if data["reason"] else None
-    return replace(Verdict(**{**data, "reason": None}), reason=reason)
+def _verdict_from_json(data: Mapping[str, Any]) -> tuple[Verdict, list[Finding]]:
+    known = dict(data)
+    findings = [Finding(**each) for each in known.pop("findings", ())]
+    reason = Reason(**known["reason"]) if known["reason"] else None
+    return replace(Verdict(**{**known, "reason": None}), reason=reason), findings
 
 
 def disk_full(out: Path) -> Reason:

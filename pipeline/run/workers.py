@@ -32,7 +32,7 @@ from pipeline.events import Emit, Event, LogLine, StageStarted, decode, encode
 from pipeline.run import records
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions, WorkResult
-from pipeline.run.runner import Shared
+from pipeline.run.runner import SCRATCH, Shared
 from pipeline.run.work import work_in
 
 PR_SET_PDEATHSIG: Final = 1
@@ -83,13 +83,18 @@ class Workers:
 
     Args:
         plans: every point's plan; children know them by index, having been forked after.
-        options: how to go about it.
+        options: how to go about each point.
         server: whether a server forks the workers (several points) or our child is the only one.
         preload: modules that the server imports before it forks (several groups).
     """
 
     def __init__(
-        self, plans: Sequence[Plan | None], options: RunOptions, *, server: bool, preload: tuple[str, ...]
+        self,
+        plans: Sequence[Plan | None],
+        options: Sequence[RunOptions],
+        *,
+        server: bool,
+        preload: tuple[str, ...],
     ) -> None:
         self._plans = plans
         self._options = options
@@ -132,14 +137,18 @@ class Workers:
                 )  # fmt: skip
             self._worker = int(answer["worker"])
         self._order({"do": "point", "point": index, "folder": str(folder), "wanted": sorted(wanted)})
-        deadline = time.monotonic() + self._options.timeout_s if self._options.timeout_s else None
+        options = self._options[index]
+        deadline = time.monotonic() + options.timeout_s if options.timeout_s else None
         stage = None
         killed: Reason | None = None
+        looked = time.monotonic()
         try:
             while True:
                 message = self._read(WATCH_S)
+                if message is None or time.monotonic() - looked > WATCH_S:  # many events are no excuse
+                    killed = killed or self._limits(options, deadline)
+                    looked = time.monotonic()
                 if message is None:
-                    killed = killed or self._limits(deadline)
                     continue
                 if "event" in message:
                     event = decode(json.dumps(message))
@@ -153,6 +162,7 @@ class Workers:
                     return WorkResult(_left(folder), reason, stage, EXIT_FAILED)
         except InterruptedRun as interrupt:
             self._kill_worker()
+            self._await_end()
             reason = Reason("PL-707", "interrupted", where=stage)
             return WorkResult(_left(folder), reason, stage, interrupt.exit_code)
 
@@ -225,8 +235,8 @@ class Workers:
             return 0.0
         return float(held)
 
-    def _limits(self, deadline: float | None) -> Reason | None:
-        limit = self._options.memory_bytes
+    def _limits(self, options: RunOptions, deadline: float | None) -> Reason | None:
+        limit = options.memory_bytes
         if limit is not None and self._memory_held() > limit:
             self._kill_worker()
             return Reason(
@@ -237,7 +247,7 @@ class Workers:
             self._kill_worker()
             return Reason(
                 "PL-705", "the point was stopped at its time limit", where="timeout_s",
-                found=f"more than {self._options.timeout_s:g} s",
+                found=f"more than {options.timeout_s:g} s",
                 next_step="Type timeout_s=SECONDS for a longer one, or timeout_s=null for none",
             )  # fmt: skip
         return None
@@ -245,6 +255,14 @@ class Workers:
     def _kill_worker(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._worker, signal.SIGKILL)
+
+    def _await_end(self) -> None:
+        """A killed worker is gone: it writes no more into the folder whose record is made now."""
+        deadline = time.monotonic() + REAP_S
+        while time.monotonic() < deadline:
+            if "ended" in (self._read(WATCH_S) or {}):
+                self._worker = 0
+                return
 
 
 def _result(done: dict[str, Any]) -> WorkResult:
@@ -258,7 +276,7 @@ def _left(folder: Path) -> dict[str, tuple[str, bool]]:
     return {
         str(path.relative_to(folder)): ("left by a failed run", False)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".scratch" not in path.parts and path.name != records.MANIFEST
+        if path.is_file() and SCRATCH not in path.relative_to(folder).parts and path.name != records.MANIFEST
     }
 
 
@@ -307,7 +325,11 @@ def _become_child() -> None:
 
 
 def _serve_groups(
-    plans: Sequence[Plan | None], options: RunOptions, stream: Any, events: int, preload: tuple[str, ...]
+    plans: Sequence[Plan | None],
+    options: Sequence[RunOptions],
+    stream: Any,
+    events: int,
+    preload: tuple[str, ...],
 ) -> None:
     """Import once, fork a worker whenever one is asked for."""
     for line in stream:
@@ -326,7 +348,11 @@ def _serve_groups(
 
 
 def _serve_points(
-    plans: Sequence[Plan | None], options: RunOptions, stream: Any, events: int, _: tuple[str, ...] = ()
+    plans: Sequence[Plan | None],
+    options: Sequence[RunOptions],
+    stream: Any,
+    events: int,
+    _: tuple[str, ...] = (),
 ) -> None:
     """Make points one after the other, in a process group of our own (Ctrl-C is the parent's)."""
     os.setpgid(0, 0)
@@ -338,7 +364,7 @@ def _serve_points(
         plan = plans[order["point"]]
         assert plan is not None
         shared.wanted = set(order["wanted"])
-        result = _one_point(plan, Path(order["folder"]), options, shared, events)
+        result = _one_point(plan, Path(order["folder"]), options[order["point"]], shared, events)
         _send(
             events,
             {"done": {
