@@ -23,6 +23,7 @@ from pipeline.exporters.opsets import check_opset
 from pipeline.exporters.parameters import check_parameters
 from pipeline.exporters.stages import ExportStage
 from pipeline.graph.contract import Promises
+from pipeline.graph.rewrites.names import check_rules
 from pipeline.graph.stages import AssembleStage, CheckStage, ContractStage, SimplifyStage
 from pipeline.parity.stages import EvidenceStage, ParityStage, ReferenceStage
 from pipeline.run.cache import default_directory, parse_size
@@ -33,9 +34,11 @@ from pipeline.samples.stages import InputsStage
 from pipeline.sources.default_inputs import with_default_inputs
 from pipeline.sources.device import refuse_missing_device
 from pipeline.sources.identity import SourceIdentity, identify
+from pipeline.sources.onnx_file import facts_of, specs_of_file, with_file_settings
+from pipeline.sources.onnx_file_stages import AdoptStage, FileReferenceStage, OnnxFileStage
 from pipeline.sources.stages import SourceStage
 from pipeline.stage import Stage, Storable
-from pipeline.targets.config import TargetConfig
+from pipeline.targets.planning import TargetPlan, plan_target
 
 #: Where the graph key stands in the finished file's metadata.
 GRAPH_KEY: Final = "pipeline.graph_key"
@@ -49,6 +52,10 @@ STORABLE: Final[dict[str, str]] = {
     "attempts": "pipeline.exporters.attempts:Attempts",
     "simplified": "pipeline.graph.bare:BareModel",
     "parity_report": "pipeline.parity.stages:ParityReport",
+    "legalised": "pipeline.graph.bare:BareModel",
+    "compiled": "pipeline.targets.compiled:CompiledFiles",
+    "target_outputs": "pipeline.targets.compiled:TargetOutputs",
+    "target_report": "pipeline.targets.compare:TargetReport",
 }
 
 
@@ -61,6 +68,7 @@ class _Named:
     specs: InputSpecs
     parameter_names: tuple[str, ...]
     opset: int
+    target: TargetPlan | None
 
 
 def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
@@ -73,10 +81,16 @@ def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
     Raises:
         Refused: the request contradicts itself, or asks for what is not there.
     """
+    config = with_file_settings(config)
     config = replace(config, model=with_default_inputs(config.model))
     named = _named(config)
     identity = named.identity
-    graph_key = graph_digest(config, code=identity.code, weights=identity.weights)
+    graph_key = graph_digest(
+        config,
+        code=identity.code,
+        weights=identity.weights,
+        target=named.target.shapes_the_file if named.target else {},
+    )
     stages, skipped = _stages(named, graph_key)
     packages = tuple(sorted({name for stage in stages for name in stage.key_parts().packages}))
     keys = {
@@ -88,6 +102,7 @@ def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
             code=identity.code,
             weights=identity.weights,
             packages=packages,
+            target=named.target.profile.digest if named.target else None,
         ),
     }
     request = canonical_request(config)
@@ -111,7 +126,7 @@ def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
         code_digest=pipeline_code_digest,
         version_of=public_version,
         skipped=skipped,
-        aliases={"simplified": "exported"} if config.simplify.kind == "none" else {},
+        aliases=_aliases(named),
         packages=packages,
         allow_vacuous=config.parity.allow_vacuous,
         row={"model": identity.label, "opset_asked": named.opset, "target": config.target.name},
@@ -122,15 +137,7 @@ def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
 
 def _named(config: Config) -> _Named:
     export = config.export
-    if config.target.name != "none":
-        raise Refused(
-            "PL-600",
-            f"there is no target {config.target.name}",
-            where="target",
-            expected="none: the file is proved on ONNX Runtime",
-            next_step="Type target=none",
-        )
-    _refuse_without_effect(config)
+    check_rules(config.export.rules, key="export.rules", kind="lower")
     refuse_missing_device(config.device)
     opset = asked_opset(config)
     check_opset(opset, export.exporter)
@@ -138,6 +145,8 @@ def _named(config: Config) -> _Named:
     _check_training(config)
     identity = identify(config.model, seed=config.seed)
     specs = parse_inputs(config.model.inputs)
+    if config.model.source == "onnx_file":
+        specs = specs_of_file(specs, facts_of(config.model))
     leaves = tuple(leaf.name for leaf in specs.leaves)
     check_names(len(leaves), export, leaf_names=leaves, output_names=config.model.outputs or ())
     parameter_names: tuple[str, ...] = ()
@@ -145,24 +154,16 @@ def _named(config: Config) -> _Named:
         specs = specs.renamed(export.input_names)
         parameter_names = tuple(export.input_names[len(leaves) :])
     model = replace(config.model, outputs=export.output_names or config.model.outputs)
-    return _Named(replace(config, model=model), identity, specs, parameter_names, opset)
+    target = plan_target(config.target, config.parity, specs, opset=opset, ir_version=export.ir_version)
+    return _Named(replace(config, model=model), identity, specs, parameter_names, opset, target)
 
 
-def _refuse_without_effect(config: Config) -> None:
-    """Keys that wait for targets and their rules: a request that would ignore them is refused."""
-    rules = [f"export.rules.{name}" for name in config.export.rules]
-    rules += [f"target.rules.{name}" for name in config.target.rules]
-    if rules:
-        raise Refused(
-            "PL-103", "there is no such rule", where=rules[0], expected="none: no rules ship yet",
-            next_step="Take the key away",
-        )  # fmt: skip
-    if config.target.precision != TargetConfig.precision:
-        raise Refused(
-            "PL-103", "without a target the precision is the network's own", where="target.precision",
-            found=config.target.precision, expected=TargetConfig.precision,
-            next_step=f"Type target.precision={TargetConfig.precision}",
-        )  # fmt: skip
+def _aliases(named: _Named) -> dict[str, str]:
+    """Which graph stands for one that a stage takes but nobody makes."""
+    simplified = "exported" if named.config.simplify.kind == "none" else "simplified"
+    legalised = named.target is not None and bool(named.target.wants)
+    aliases = {"finished": "legalised" if legalised else simplified}
+    return aliases if simplified == "simplified" else {**aliases, "simplified": simplified}
 
 
 def _check_training(config: Config) -> None:
@@ -181,13 +182,8 @@ def _check_training(config: Config) -> None:
 def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str, str]]:
     """The stages in order, and those that the request switches off with the reason."""
     config, specs, export = named.config, named.specs, named.config.export
-    metadata = {GRAPH_KEY: graph_key}
-    stages: list[Stage] = [
-        SourceStage(config.model, named.identity, specs, config.seed, config.device, config.private_apis),
-        InputsStage(specs, config.seed, max(1, config.parity.seeds), specs.files()),
-        ReferenceStage(config.parity),
-        ExportStage(export, named.opset, specs, named.parameter_names, config.private_apis),
-    ]
+    metadata = {**_file_metadata(config), GRAPH_KEY: graph_key}
+    stages = _file_stages(named) if config.model.source == "onnx_file" else _network_stages(named)
     skipped: dict[str, str] = {}
     if config.simplify.kind == "none":
         skipped["simplify"] = "simplify=none: the graph is as the exporter left it"
@@ -218,7 +214,37 @@ def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str,
     else:
         stages.append(ParityStage(config.parity))
     stages.append(EvidenceStage())
+    if named.target is not None:
+        stages += named.target.stages
     return tuple(stages), skipped
+
+
+def _network_stages(named: _Named) -> list[Stage]:
+    """From a network to its exported graph."""
+    config, specs = named.config, named.specs
+    return [
+        SourceStage(config.model, named.identity, specs, config.seed, config.device, config.private_apis),
+        InputsStage(specs, config.seed, max(1, config.parity.seeds), specs.files()),
+        ReferenceStage(config.parity),
+        ExportStage(config.export, named.opset, specs, named.parameter_names, config.private_apis),
+    ]
+
+
+def _file_stages(named: _Named) -> list[Stage]:
+    """From a ready .onnx to its graph; the file as it came is the reference."""
+    config, specs = named.config, named.specs
+    path = facts_of(config.model).path
+    return [
+        OnnxFileStage(path, named.identity, specs),
+        InputsStage(specs, config.seed, max(1, config.parity.seeds), specs.files()),
+        FileReferenceStage(path, named.identity, specs, config.parity),
+        AdoptStage(specs, named.opset),
+    ]
+
+
+def _file_metadata(config: Config) -> dict[str, str]:
+    """The model's metadata of a ready .onnx (class names and the like) stays in the finished file."""
+    return dict(facts_of(config.model).metadata) if config.model.source == "onnx_file" else {}
 
 
 def _code_of(stages: Sequence[Stage]) -> tuple[str, ...]:

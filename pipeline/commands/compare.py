@@ -6,6 +6,7 @@ directory, or is damaged. Needs no torch; the graphs are read only when the file
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -158,26 +159,29 @@ def _expected(first: Path, second: Path) -> Iterator[str]:
     """How far the networks' saved outputs are apart, where both were given the same inputs."""
     import numpy as np
 
+    from pipeline.samples.npz import read_npz
+
     if any(not (folder / "samples" / "expected.npz").is_file() for folder in (first, second)):
         return
     inputs = [(folder / "samples" / "inputs.npz").read_bytes() for folder in (first, second)]
     if inputs[0] != inputs[1]:
         yield "the saved inputs are not the same, so the saved outputs were not compared"
         return
-    with (
-        np.load(first / "samples" / "expected.npz", allow_pickle=False) as before,
-        np.load(second / "samples" / "expected.npz", allow_pickle=False) as after,
-    ):
-        tolerated = _tolerances(first)
-        for name in before.files:
-            if name not in after.files or before[name].shape != after[name].shape:
-                yield f"output {name} has another shape or is missing"
-                continue
-            old, new = (np.nan_to_num(np.asarray(file[name], np.float64)) for file in (before, after))
-            largest = float(np.max(np.abs(old), initial=0.0)) or 1.0
-            error = float(np.max(np.abs(new - old), initial=0.0)) / largest
-            if error > tolerated.get(name, 0.0):
-                yield f"output {name} is off by {figure(error)} of its largest value"
+    try:
+        before, after = (read_npz(folder / "samples" / "expected.npz") for folder in (first, second))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        yield f"the saved outputs cannot be read: {error}"
+        return
+    tolerated = _tolerances(first)
+    for name in before:
+        if name not in after or before[name].shape != after[name].shape:
+            yield f"output {name} has another shape or is missing"
+            continue
+        old, new = (np.nan_to_num(np.asarray(arrays[name], np.float64)) for arrays in (before, after))
+        largest = float(np.max(np.abs(old), initial=0.0)) or 1.0
+        error = float(np.max(np.abs(new - old), initial=0.0)) / largest
+        if error > tolerated.get(name, 0.0):
+            yield f"output {name} is off by {figure(error)} of its largest value"
 
 
 def _tolerances(folder: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,23 +23,22 @@ def compare_again(folder: Path) -> list[str]:
     Raises:
         StageFailed: the file does not load, does not run, or takes other inputs.
     """
-    import numpy as np
-
     from pipeline.parity.compare import compare
     from pipeline.parity.onnxruntime_session import run_onnxruntime
     from pipeline.parity.reference import Reference
+    from pipeline.samples.npz import read_npz
 
     def arrays(name: str) -> dict[str, Any] | None:
         path = folder / "samples" / name
-        if not path.is_file():
-            return None
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        return read_npz(path) if path.is_file() else None
 
-    inputs, expected = arrays("inputs.npz"), arrays("expected.npz")
+    try:
+        inputs, expected, parameters = map(arrays, ("inputs.npz", "expected.npz", "parameters.npz"))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        return [f"cannot be run again: its saved samples cannot be read ({error})"]
     if inputs is None or expected is None:
         return ["cannot be run again: there are no saved inputs and outputs"]
-    outputs = run_onnxruntime(folder / "model.onnx", {SAVED: inputs})
+    outputs = run_onnxruntime(folder / "model.onnx", {SAVED: inputs}, extra=parameters)
     config = _config(load(folder / MANIFEST), load(folder / RECORD))
     compared = compare(Reference({SAVED: expected}), outputs, config)
     return [

@@ -7,7 +7,11 @@ file again on the saved inputs with ONNX Runtime.
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -58,9 +62,34 @@ def _say(folder: Path, problems: Sequence[Problem]) -> None:
 
 
 def _deep(folder: Path) -> list[Problem]:
+    """In a child process: a file that somebody else made may end the process that opens it."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            os.close(reading)
+            with os.fdopen(writing, "w", encoding="utf-8") as stream:
+                json.dump(_compared(folder), stream)
+            status = 0
+        except BaseException:  # noqa: BLE001 - a forked child must never return into its parent's code
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    os.close(writing)
+    with os.fdopen(reading, encoding="utf-8") as stream:
+        told = stream.read()
+    _, status = os.waitpid(child, 0)
+    if status == 0:
+        return [Problem("changed", "model.onnx", text) for text in json.loads(told)]
+    how = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else "an error"
+    return [Problem("changed", "model.onnx", f"ended the process that ran it ({how})")]
+
+
+def _compared(folder: Path) -> list[str]:
     from pipeline.commands.deep import compare_again
 
     try:
-        return [Problem("changed", "model.onnx", text) for text in compare_again(folder)]
+        return compare_again(folder)
     except PipelineError as error:
-        return [Problem("changed", "model.onnx", error.reason.sentence())]
+        return [error.reason.sentence()]

@@ -31,13 +31,16 @@ def request_digest(config: Config) -> str:
     return digest("request", canonical_request(config))
 
 
-def graph_digest(config: Config, *, code: str, weights: str | None) -> str:
+def graph_digest(
+    config: Config, *, code: str, weights: str | None, target: Mapping[str, Any] | None = None
+) -> str:
     """The graph key.
 
     Args:
         config: the configuration.
         code: digest of the network's code (`SourceIdentity.code`).
         weights: digest of the network's weights, or None when they are random.
+        target: what of the target shapes the file (its rules); empty when nothing does.
 
     Raises:
         Refused: a file that the request names cannot be read.
@@ -46,9 +49,11 @@ def graph_digest(config: Config, *, code: str, weights: str | None) -> str:
     shaping: dict[str, Any] = {name: request[name] for name in GRAPH_KEYS}
     for section, name in _NOT_IN_GRAPH:
         shaping[section] = {key: value for key, value in shaping[section].items() if key != name}
-    return digest(
-        "graph", {"request": shaping, "code": code, "weights": weights, "symbolics": symbolics(config)}
-    )
+    preferred = config.target.preferred.exporter
+    if config.export.exporter == "auto" and preferred is not None:
+        shaping["prefers"] = preferred
+    parts = {"request": shaping, "code": code, "weights": weights, "symbolics": symbolics(config)}
+    return digest("graph", {**parts, "target": dict(target)} if target else parts)
 
 
 def result_digest(
@@ -59,6 +64,7 @@ def result_digest(
     weights: str | None,
     packages: Iterable[str],
     inputs: str | None = None,
+    target: str | None = None,
 ) -> str:
     """The result key.
 
@@ -69,6 +75,7 @@ def result_digest(
         weights: digest of the network's weights, or None when they are random.
         packages: names of the distributions that take part; their public versions count.
         inputs: digest of inputs that neither the seed nor a file of the request determines.
+        target: digest of the target's profile, or None without a target.
 
     Raises:
         Refused: a file that the request names cannot be read.
@@ -82,6 +89,7 @@ def result_digest(
             "symbolics": symbolics(config),
             "weights": weights,
             "inputs": inputs,
+            "target": target,
             "packages": public_versions(packages),
         },
     )

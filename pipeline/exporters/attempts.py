@@ -24,7 +24,8 @@ class Attempt:
         opset: the opset that the graph has at the end.
         outcome: passed or failed.
         reason: why it failed.
-        converted_from: the opset that the exporter wrote, where a converter brought it to `opset`.
+        converted_from: the opset that the exporter wrote, where a converter or rules brought it to `opset`.
+        rules: rewrite rule to the number of nodes that it replaced on the way down.
     """
 
     exporter: str
@@ -32,12 +33,15 @@ class Attempt:
     outcome: Literal["passed", "failed"]
     reason: Reason | None = None
     converted_from: int | None = None
+    rules: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in the manifest; what is not known is left out."""
         data: dict[str, Any] = {"exporter": self.exporter, "opset": self.opset, "outcome": self.outcome}
         if self.converted_from is not None:
             data["converted_from"] = self.converted_from
+        if self.rules:
+            data["rules"] = dict(self.rules)
         if self.reason is not None:
             data["reason"] = self.reason.to_json()
         return data

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,15 +17,16 @@ from pipeline.events import Emit, Finding, LogLine
 from pipeline.exporters.attempts import Attempt, Attempts
 from pipeline.exporters.boundary import Boundary
 from pipeline.exporters.capture import STAGE, captured
-from pipeline.exporters.conversion import convert_upwards, refuse_invalid
+from pipeline.exporters.conversion import convert_upwards, lowered, refuse_unrunnable
 from pipeline.exporters.failures import OTHER_CODE, OWN_TRANSLATION, explained
 from pipeline.exporters.flat import leaves, prepared
 from pipeline.exporters.holding import Exported, Held, hold, opset_of
 from pipeline.exporters.names import check_against_network
-from pipeline.exporters.opsets import DYNAMO_NATIVE, Exporter, torchscript_newest
+from pipeline.exporters.opsets import Exporter, roads, torchscript_newest
 from pipeline.exporters.parameters import exporters
 from pipeline.exporters.symbolics import registered, translations
 from pipeline.exporters.weights import Origins, state
+from pipeline.graph.rewrites.lower import LoweringFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,22 +101,31 @@ class _Job:
     def run(self) -> tuple[BareModel, Attempts]:
         attempts: list[Attempt] = []
         failures: list[StageFailed] = []
-        for exporter in exporters(self.config, self.opset):
+        for exporter, asked in roads(self.opset, exporters(self.config, self.opset)):
+            if self._is_hopeless(exporter, asked, failures):
+                continue
+            converted = asked if asked != self.opset else None
             try:
-                held, attempt = self._try(exporter)
+                held, attempt = self._try(exporter, asked)
             except StageFailed as failed:
                 failures.append(failed)
-                attempts.append(Attempt(exporter, self.opset, "failed", failed.reason))
+                attempts.append(Attempt(exporter, self.opset, "failed", failed.reason, converted))
                 continue
             attempts.append(attempt)
             self._report(attempts, held)
             return held.model, Attempts(tuple(attempts), held.frozen, held.parameters)
         raise self._none(attempts, failures)
 
-    def _try(self, exporter: Exporter) -> tuple[Held, Attempt]:
-        folder = self.scratch / exporter
+    def _is_hopeless(self, exporter: Exporter, asked: int, failures: Sequence[StageFailed]) -> bool:
+        """Whether a newer opset cannot help TorchScript: it failed for another reason than an operator's."""
+        if exporter != "torchscript" or asked <= self.opset or not failures:
+            return False
+        first = failures[0] if exporters(self.config, self.opset)[0] == "torchscript" else failures[-1]
+        return first.reason.code not in ("PL-310", "PL-315")
+
+    def _try(self, exporter: Exporter, asked: int) -> tuple[Held, Attempt]:
+        folder = self.scratch / f"{exporter}-{asked}"
         folder.mkdir(exist_ok=True)
-        asked = min(self.opset, torchscript_newest()) if exporter == "torchscript" else self.opset
         with captured(self.emit) as caught:
             try:
                 with prepared(self.network, self.config.training):
@@ -135,8 +145,16 @@ class _Job:
             self.config,
             producer_version=public_version("torch"),
         )
-        converted = asked if asked != self.opset else None
-        return held, Attempt(exporter, self.opset, "passed", converted_from=converted)
+        if exporter == "torchscript" and self.config.exporter == "auto":
+            refuse_unrunnable(held.model, self.values)
+        if asked <= self.opset:
+            converted = asked if asked != self.opset else None
+            return held, Attempt(exporter, self.opset, "passed", converted_from=converted)
+        model, rewriting = lowered(held.model, self.opset, self.values, self.config.rules)
+        attempt = Attempt(
+            exporter, self.opset, "passed", converted_from=asked, rules=rewriting.counts
+        )  # fmt: skip
+        return replace(held, model=model), attempt
 
     def _ask(self, exporter: Exporter, opset: int, folder: Path) -> Exported:
         tensors = leaves(self.network, self.values)
@@ -160,7 +178,7 @@ class _Job:
         )  # fmt: skip
 
     def _settle_opset(self, exported: Exported, exporter: Exporter, asked: int) -> None:
-        """The graph has the asked opset, by a converter where that is upwards, or the attempt failed."""
+        """The graph has the opset that the exporter was asked for, or a newer one that was asked for."""
         written = opset_of(exported.model)
         if written != asked:
             raise StageFailed(
@@ -176,8 +194,6 @@ class _Job:
             convert_upwards(exported, self.opset, asked)
             if (reached := opset_of(exported.model)) != self.opset:
                 raise InternalError(f"the converter left opset {reached} instead of {self.opset}")
-        if exporter == "dynamo" and asked < DYNAMO_NATIVE:
-            refuse_invalid(exported, asked, DYNAMO_NATIVE)
 
     def _report(self, attempts: Sequence[Attempt], held: Held) -> None:
         for attempt in attempts:
@@ -192,27 +208,21 @@ class _Job:
         self.emit(Finding(STAGE, "info", text))
 
     def _none(self, attempts: Sequence[Attempt], failures: Sequence[StageFailed]) -> StageFailed:
-        """The first failure, with the step that the other failures leave open; attempts are recorded."""
-        first = failures[0]
+        """The failure that says most, with the step that the others leave open; attempts are recorded."""
+        lowering = [one for one in failures if isinstance(one, LoweringFailed)]
+        first: StageFailed = min(lowering, key=lambda one: one.nearest) if lowering else failures[0]
         reason = first.reason
         if reason.next_step is None:
-            # Dynamo made the graph and only its way down to an older opset failed.
-            native = any(one.reason.code in ("PL-312", "PL-314") for one in failures[1:])
-            step = (
-                f"Type export.opset={DYNAMO_NATIVE}"
-                if native
-                else OWN_TRANSLATION
-                if reason.code == "PL-310"
-                else OTHER_CODE
-            )
-            others = " and ".join(attempt.exporter for attempt in attempts[1:])
+            step = OWN_TRANSLATION if reason.code == "PL-310" else OTHER_CODE
+            names = dict.fromkeys(attempt.exporter for attempt in attempts)
+            others = " and ".join(name for name in names if name != attempts[0].exporter)
             failed = StageFailed(
                 reason.code,
-                reason.message + (f", and {others} failed too" if others and not native else ""),
+                reason.message + (f", and {others} failed too" if others else ""),
                 where=reason.where,
                 found=reason.found,
                 expected=reason.expected,
-                next_step=step + (", which the dynamo exporter can write" if native else ""),
+                next_step=step,
             )
             failed.__cause__ = first.__cause__
             first = failed

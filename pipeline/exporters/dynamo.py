@@ -22,6 +22,7 @@ from pipeline.exporters.holding import Exported
 from pipeline.exporters.scopes import from_metadata
 from pipeline.exporters.weights import Weight, from_held, from_torch, state
 from pipeline.graph.bare import HeldTensor
+from pipeline.sources.meta_kernels import load_meta_kernels
 
 if TYPE_CHECKING:
     import onnx
@@ -61,6 +62,7 @@ def export(
         Exception: whatever torch and the network raise.
     """
     _refuse_training(network)
+    load_meta_kernels()
     program = torch.onnx.export(
         FlatNetwork(network, outputs),
         tuple(leaves),

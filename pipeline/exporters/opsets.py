@@ -21,8 +21,10 @@ LOWEST: Final = 7
 #: TorchScript's operators end here; above it the same operators are stamped with a newer opset, as
 #: long as no operator that it writes has changed.
 TORCHSCRIPT_OPERATORS_END: Final = 20
-#: What dynamo is written for (torch/onnx/_internal/exporter/_constants.py); everything else it
-#: reaches with converters, and where they fail it silently leaves this opset.
+#: From here on TorchScript writes every operator that it knows, but for one whose meaning changed (20).
+TORCHSCRIPT_COMPLETE: Final = 17
+#: What dynamo is written for (torch/onnx/_internal/exporter/_constants.py). It reaches newer opsets with
+#: converters; asked for an older one it silently leaves this opset, so it is never asked for one.
 DYNAMO_NATIVE: Final = 18
 #: From here on `auto` asks dynamo first.
 DYNAMO_FIRST: Final = 18
@@ -41,6 +43,22 @@ def order(opset: int) -> tuple[Exporter, ...]:
     it knows more networks.
     """
     return ("torchscript", "dynamo") if opset < DYNAMO_FIRST else ("dynamo", "torchscript")
+
+
+def roads(opset: int, exporters: tuple[Exporter, ...]) -> tuple[tuple[Exporter, int], ...]:
+    """What to try, in order: an exporter, and the opset that it is asked for.
+
+    An exporter writes the asked opset where it can. Otherwise it writes the nearest that it can, and a
+    converter (upwards) or our rules (downwards) do the rest. The last road is TorchScript at a newer
+    opset: what it cannot write at an old one, rules may.
+    """
+    found: list[tuple[Exporter, int]] = []
+    for exporter in exporters:
+        written = min(opset, torchscript_newest()) if exporter == "torchscript" else max(opset, DYNAMO_NATIVE)
+        found.append((exporter, written))
+    if "torchscript" in exporters and opset < TORCHSCRIPT_COMPLETE:
+        found.append(("torchscript", TORCHSCRIPT_COMPLETE))
+    return tuple(found)
 
 
 @lru_cache(maxsize=1)

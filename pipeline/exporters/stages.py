@@ -9,6 +9,7 @@ from pipeline.config.code import user_code_digest
 from pipeline.errors import InternalError
 from pipeline.events import Finding
 from pipeline.exporters.config import ExportConfig
+from pipeline.graph.rewrites.names import LOWERING
 from pipeline.samples.spec import InputSpecs
 from pipeline.stage import KeyParts, Verdict, Workspace
 
@@ -24,7 +25,6 @@ _NOT_OURS: Final = (
     "input_names",
     "output_names",
     "opset",
-    "rules",
     "custom_symbolics",
 )
 _MIB: Final = 1024 * 1024
@@ -59,9 +59,9 @@ class ExportStage:
         extra = {}
         if self.config.custom_symbolics is not None:
             extra["custom_symbolics"] = user_code_digest(self.config.custom_symbolics, SYMBOLICS_KEY).sha256
-        packages = ["torch", "onnx"]
+        packages = ["torch", "onnx", "onnx-ir", "onnxruntime"]
         if self.config.exporter != "torchscript":
-            packages += ["onnxscript", "onnx-ir"]
+            packages += ["onnxscript"]
         return KeyParts(
             config={
                 **data,
@@ -69,7 +69,13 @@ class ExportStage:
                 "inputs": self.specs.data(),
                 "parameter_names": list(self.parameter_names),
             },
-            code=("pipeline.exporters.choice", "pipeline.exporters.torchscript", "pipeline.exporters.dynamo"),
+            code=(
+                "pipeline.exporters.choice",
+                "pipeline.exporters.torchscript",
+                "pipeline.exporters.dynamo",
+                "pipeline.graph.rewrites.prove",
+                *(f"pipeline.graph.rewrites.{family}" for family in LOWERING),
+            ),
             packages=tuple(packages),
             extra=extra,
         )

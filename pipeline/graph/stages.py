@@ -91,7 +91,7 @@ class CheckStage:
     """onnx.checker with full check and strict shape inference on the bare graph."""
 
     name: ClassVar[str] = "check"
-    takes: ClassVar[tuple[str, ...]] = ("simplified",)
+    takes: ClassVar[tuple[str, ...]] = ("finished",)
     makes: ClassVar[tuple[str, ...]] = ()
     storable: ClassVar[bool] = False
 
@@ -105,7 +105,7 @@ class CheckStage:
         from pipeline.graph.check import check, unchecked_domains
         from pipeline.graph.simplify import count_nodes, operators
 
-        model: BareModel = workspace.get("simplified")
+        model: BareModel = workspace.get("finished")
         check(model)
         for domain, number in unchecked_domains(model).items():
             workspace.emit(
@@ -131,7 +131,7 @@ class AssembleStage:
     ir_version: int | None
     metadata: Mapping[str, str] = field(default_factory=dict)
     name: ClassVar[str] = "assemble"
-    takes: ClassVar[tuple[str, ...]] = ("simplified",)
+    takes: ClassVar[tuple[str, ...]] = ("finished",)
     makes: ClassVar[tuple[str, ...]] = ("model",)
     storable: ClassVar[bool] = False
 
@@ -147,13 +147,13 @@ class AssembleStage:
         )
 
     def requires(self, workspace: Workspace) -> None:
-        workspace.get("simplified").check_invariant()
+        workspace.get("finished").check_invariant()
 
     def run(self, workspace: Workspace) -> Verdict:
         from pipeline.graph.assemble import assemble
         from pipeline.graph.source_map import mapped_share, source_map
 
-        model: BareModel = workspace.get("simplified")
+        model: BareModel = workspace.get("finished")
         file = assemble(
             model,
             workspace.file(MODEL_FILE, "model"),
@@ -187,7 +187,7 @@ class ContractStage:
 
     promises: Promises
     name: ClassVar[str] = "contract"
-    takes: ClassVar[tuple[str, ...]] = ("model", "simplified", "signature")
+    takes: ClassVar[tuple[str, ...]] = ("model", "finished", "signature")
     makes: ClassVar[tuple[str, ...]] = ()
     storable: ClassVar[bool] = False
 
@@ -205,7 +205,7 @@ class ContractStage:
         contract = assert_contract(
             file.path,
             self.promises,
-            model=workspace.get("simplified"),
+            model=workspace.get("finished"),
             file=file,
             outputs=workspace.get("signature"),
         )

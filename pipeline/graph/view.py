@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
+from pipeline.errors import InternalError
+from pipeline.graph.dtypes import raw_size
 from pipeline.graph.wire import LENGTH_DELIMITED, Field, MalformedError, fields, length_prefix
 
 if TYPE_CHECKING:
@@ -177,15 +179,17 @@ def _referenced(
 
 
 def _elsewhere(tensor: onnx.TensorProto, path: Path) -> tuple[Path, int, int]:
-    """File, offset and size of a tensor's external data, which must lie beside the model."""
+    """File, offset and size of a tensor's external data, which must lie beside the model or below."""
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    if location in ("", ".", "..") or "/" in location:
+    parts = PurePosixPath(location).parts
+    if not parts or ".." in parts or location.startswith("/"):
         raise MalformedError(f"external data of {tensor.name!r} lies in {location!r}, not beside the model")
     try:
-        offset, size = int(entries.get("offset", "0")), int(entries["length"])
-    except (KeyError, ValueError):
+        offset = int(entries.get("offset") or 0)
+        size = int(entries["length"]) if entries.get("length") else raw_size(tensor.data_type, tensor.dims)
+    except (InternalError, ValueError):
         raise MalformedError(f"external data of {tensor.name!r} has no offset and length") from None
     if offset < 0 or size < 0:
         raise MalformedError(f"external data of {tensor.name!r} has a negative offset or length")
-    return path.with_name(location), offset, size
+    return path.parent.joinpath(*parts), offset, size

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.errors import StageFailed
 from pipeline.events import Emit, Progress
 from pipeline.parity.config import ParityConfig
-from pipeline.parity.npz import write_npz
+from pipeline.samples.npz import write_npz
 from pipeline.parity.signature import SeenRun, Signature, derive_signature
 
 if TYPE_CHECKING:

@@ -266,14 +266,14 @@ class EvidenceStage:
 
     def key_parts(self) -> KeyParts:
         """Only how the files are written."""
-        return KeyParts(code=("pipeline.parity.npz",), packages=("numpy",))
+        return KeyParts(code=("pipeline.samples.npz",), packages=("numpy",))
 
     def requires(self, workspace: Workspace) -> None:
         """Nothing beyond its artifacts."""
 
     def run(self, workspace: Workspace) -> Verdict:
         """Write samples/inputs.npz, and samples/expected.npz where the network was run."""
-        from pipeline.parity.npz import write_npz
+        from pipeline.samples.npz import write_npz
 
         label, inputs = next(iter(workspace.get("parity_inputs").items()))
         write_npz(workspace.file(INPUTS_FILE, "samples"), inputs)

@@ -45,7 +45,7 @@ class Plan:
         label: name of the run directory.
         stages: in order; every artifact is made before it is taken.
         skipped: stages that the request switched off, with the sentence for the manifest.
-        aliases: artifact name that stages take -> the one that stands for it ("simplified" ->
+        aliases: artifact name that stages take -> the one that stands for it ("finished" ->
             "exported" when simplify is off).
         artifact_types: how a storable artifact is loaded from the cache.
         keys: request, graph and result key, full sha256.

@@ -185,6 +185,8 @@ def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work
         if result.reason is not None and result.reason.code == "PL-703":
             make_room(folder)
         files = {"config.yaml": ("config", True), records.LOG: ("log", False), **result.files}
+        if result.reason is None:
+            files[records.MANIFEST] = ("manifest", False)  # a record cannot hold its own digest
         record = records.run_record(
             plan,
             started=started,

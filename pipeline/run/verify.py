@@ -57,7 +57,11 @@ def verify_directory(folder: Path) -> list[Problem]:
 def read_record(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
     """A record that satisfies its schema and names only files inside the folder, or None."""
     try:
-        if path.stat().st_size > RECORD_LIMIT:
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would never end
+            problems.append(Problem("invalid", path.name, "is no plain file"))
+            return None
+        if status.st_size > RECORD_LIMIT:
             problems.append(Problem("invalid", path.name, "is too large to be a record"))
             return None
         record = json.loads(path.read_bytes())

@@ -253,8 +253,11 @@ class Workers:
         return None
 
     def _kill_worker(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
+        try:
             os.killpg(self._worker, signal.SIGKILL)
+        except ProcessLookupError:  # it has no group of its own yet
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._worker, signal.SIGKILL)
 
     def _await_end(self) -> None:
         """A killed worker is gone: it writes no more into the folder whose record is made now."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pipeline.errors import Refused
 from pipeline.samples.files import look, path_of
 from pipeline.samples.notation import LARGEST_BYTES
+from pipeline.samples.npz import read_npz, write_npz
 from pipeline.samples.spec import InputSpecs, TensorSpec
 
 Variant = Literal["plain", "negated", "scaled"]
@@ -28,8 +29,6 @@ Variant = Literal["plain", "negated", "scaled"]
 SCALE: Final = 3.0
 #: What `scaled` leaves of the span of a bounded input (uniform, file), from its lower end.
 SHRINK: Final = 0.25
-#: Zip entries carry this time, so that the same arrays give the same bytes.
-_ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
 #: Pixels of an image file, at most: a decompression bomb ends here.
 _LARGEST_IMAGE: Final = 100_000_000
 _FILE: Final = "samples.npz"
@@ -54,17 +53,8 @@ class Samples(Mapping[str, NDArray[Any]]):
         return f"Samples({', '.join(f'{name}: {a.dtype}{list(a.shape)}' for name, a in self.items())})"
 
     def write(self, path: Path) -> None:
-        """Write an .npz whose bytes depend on the arrays alone (stored, no times)."""
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            for name, array in self.items():
-                entry = zipfile.ZipInfo(f"{name}.npy", _ZIP_TIME)
-                entry.create_system = 3  # else it says on which system it was written
-                entry.external_attr = 0o644 << 16
-                # force_zip64: numpy streams, so the size is not known when the header is written.
-                with archive.open(entry, "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(
-                        stream, np.asarray(array, order="C"), version=(1, 0), allow_pickle=False
-                    )
+        """Write an .npz whose bytes depend on the arrays alone."""
+        write_npz(path, self._arrays)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -73,8 +63,7 @@ class Samples(Mapping[str, NDArray[Any]]):
         Raises:
             OSError, ValueError, zipfile.BadZipFile: it is not there, or no such archive.
         """
-        with np.load(path, allow_pickle=False) as archive:
-            return cls({name: archive[name] for name in archive.files})
+        return cls(read_npz(path))
 
     def store(self, folder: Path) -> None:
         """See `pipeline.stage.Storable`."""

@@ -19,6 +19,7 @@ from pipeline.errors import Refused
 from pipeline.sources import torchvision_models
 from pipeline.sources.callables import refuse_undefined
 from pipeline.sources.config import ModelConfig
+from pipeline.sources.onnx_file import facts_of, file_digests, file_label
 from pipeline.sources.weights_file import WeightsFile, inspect_weights
 
 #: Near names that a refusal shows, at most.
@@ -33,10 +34,10 @@ class SourceIdentity:
 
     Attributes:
         label: what the run directory is called after.
-        source: "torchvision" or "factory".
-        code: sha256 of the code that builds it (and prepares it).
-        weights: sha256 of its weights file, or of where torchvision fetches it; None when they
-            are not loaded.
+        source: "torchvision", "factory" or "onnx_file".
+        code: sha256 of the code that builds it (and prepares it), or of the .onnx file.
+        weights: sha256 of its weights file, of where torchvision fetches it, or of the .onnx file's
+            external data; None when they are not loaded.
         packages: distributions that take part in building it.
         files: the user's files that take part.
     """
@@ -69,11 +70,15 @@ def identify(config: ModelConfig, *, seed: int) -> SourceIdentity:
     elif config.source == "factory":
         found = _factory(config)
     else:
-        raise Refused(
-            "PL-220", f"there is no source {config.source} yet", where="model.source",
-            expected="torchvision or factory", next_step="Type model=torchvision model.name=NAME",
-        )  # fmt: skip
+        found = _onnx_file(config)
     return _with_prepare(config, found)
+
+
+def _onnx_file(config: ModelConfig) -> SourceIdentity:
+    facts = facts_of(config)
+    code, weights = file_digests(facts)
+    files = (facts.path, *(facts.path.parent / name for name in facts.data_files))
+    return SourceIdentity(file_label(config), "onnx_file", code, weights, ("onnx", "onnxruntime"), files)
 
 
 def _torchvision(config: ModelConfig) -> SourceIdentity:

@@ -70,7 +70,7 @@ class SourceStage:
         """Put the network."""
         # No name for the network here: exceptions that were caught while modules were imported keep
         # this frame, and with it whatever it names.
-        _import_modules(self.model.source, self.private_apis)
+        _import_modules(self.model, self.private_apis)
         return self._load(workspace)
 
     def _load(self, workspace: Workspace) -> Verdict:
@@ -96,12 +96,17 @@ class SourceStage:
             raise InternalError(f"the network was handed over in training mode: {training[:3]}")
 
 
-def _import_modules(source: str, private_apis: bool) -> None:
+def _import_modules(model: ModelConfig, private_apis: bool) -> None:
     """Import what takes long, and keep it out of later garbage collections (0.15 s of processor time each)."""
+    # Code of the user's may want torch as it is: only torchvision's own networks do with less.
+    if private_apis and model.source == "torchvision" and model.prepare is None:
+        from pipeline.sources.meta_kernels import import_torch_without_meta_kernels
+
+        import_torch_without_meta_kernels()
     import pipeline.sources.load  # noqa: F401
 
     if private_apis:
-        if source == "torchvision":
+        if model.source == "torchvision":
             from pipeline.sources.imports import import_torchvision
 
             import_torchvision(private_apis=True)

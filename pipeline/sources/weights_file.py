@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import pickletools
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ _SAFE_BUILTINS: Final = frozenset(
 )
 #: A safetensors header longer than this is no header (the format's own limit).
 _LONGEST_HEADER: Final = 100_000_000
+#: torch.save compresses nothing; an archive that was packed again may be smaller, a bomb is by far.
+MOST_UNPACKED: Final = 10
+#: What describes the tensors takes about 200 bytes a tensor.
+LONGEST_PICKLE: Final = 64 << 20
 #: Pickles of the old format: magic number, protocol version, system, the object, storage keys.
 _LEGACY_PICKLES: Final = 5
 _PROTOCOL: Final = b"\x80"
@@ -78,7 +83,10 @@ def inspect_weights(path: Path, *, trust_pickle: bool = False) -> WeightsFile:
             "PL-223", "the weights file cannot be read", where="model.weights",
             found=f"{path}: {error.strerror or error}", next_step="Type model.weights=path/to/weights.pth",
         ) from error  # fmt: skip
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, IndexError) as error:
+    except (
+        zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, LookupError, TypeError, RecursionError,
+        OverflowError, zlib.error,
+    ) as error:  # fmt: skip
         raise _unusable(path, f"a damaged file ({error})") from error
     if found.unsafe and not trust_pickle:
         raise Refused(
@@ -91,6 +99,9 @@ def inspect_weights(path: Path, *, trust_pickle: bool = False) -> WeightsFile:
 
 def _zip(path: Path, file: IO[bytes]) -> WeightsFile:
     with zipfile.ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        if unpacked > MOST_UNPACKED * path.stat().st_size:
+            raise ValueError(f"it unpacks to {unpacked} bytes")
         names = archive.namelist()
         data = next((name for name in names if name.endswith("data.pkl")), None)
         if data is None:
@@ -101,6 +112,8 @@ def _zip(path: Path, file: IO[bytes]) -> WeightsFile:
                 "PL-223", "the weights file is a TorchScript program, not a state_dict", where="model.weights",
                 found=str(path), next_step="Save torch.jit.load(FILE).state_dict() with torch.save",
             )  # fmt: skip
+        if archive.getinfo(data).file_size > LONGEST_PICKLE:
+            raise ValueError(f"its pickle has {archive.getinfo(data).file_size} bytes")
         return WeightsFile(path, "zip", tuple(_unsafe(pickletools.genops(archive.read(data)))))
 
 
@@ -111,6 +124,8 @@ def _is_safetensors(head: bytes) -> bool:
 def _safetensors(path: Path, file: IO[bytes]) -> WeightsFile:
     length = int.from_bytes(file.read(8), "little")
     header: Any = json.loads(file.read(length))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no mapping")
     size = path.stat().st_size
     ends = [
         entry["data_offsets"][1]

@@ -67,6 +67,7 @@ class Job:
         options: the profile's and the request's (`target.options`), for this backend.
         threads: how many the runtime may use.
         timeout_s: how long the whole step may take; it is killed afterwards.
+        tolerance: what the bundle's program accepts: max |difference| / max |expected| of an output.
     """
 
     model: Path
@@ -78,6 +79,7 @@ class Job:
     options: Mapping[str, Any] = field(default_factory=dict)
     threads: int = 1
     timeout_s: float = 600.0
+    tolerance: float = 1e-4
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,8 @@ class Compiled:
     Attributes:
         files: names in the job's folder that the runtime needs, the main one first.
         names: ONNX input or output name to the runtime's own; empty when they are kept.
-        precision: as read back from the tool or its files ("float32", "float16", "bfloat16").
+        precision: as read back from the tool or its files ("float32", "float16", "bfloat16"); more words
+            may follow the first, where weights and arithmetic differ ("float16 weights, float32 arithmetic").
         proof: where that was read ("INFERENCE_PRECISION_HINT after compile").
         facts: more for run.json and the bundle's page; JSON data.
     """

@@ -132,7 +132,7 @@ def test_nodes_that_cannot_be_checked_are_said_so(tmp_path: Path) -> None:
     model = bare(
         "net (float[2,32] x) => (float[2,32] y) { a = mine.Foo(x) y = Relu(a) }", imports=', "mine" : 1'
     )
-    work = Bench(tmp_path, {"simplified": model})
+    work = Bench(tmp_path, {"finished": model})
     work.do(CheckStage())
     (event,) = work.events
     assert isinstance(event, Finding)

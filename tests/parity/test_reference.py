@@ -12,10 +12,10 @@ import torch
 from pipeline.errors import StageFailed
 from pipeline.events import Progress
 from pipeline.parity.config import ParityConfig
-from pipeline.parity.npz import write_npz
 from pipeline.parity.reference import EXPORT_LABEL, Reference, make_reference
 from pipeline.parity.signature import Signature
 from pipeline.samples.make import Samples, make_samples
+from pipeline.samples.npz import write_npz
 from pipeline.samples.spec import parse_inputs
 from pipeline.samples.stages import other_sizes
 from pipeline.sources.network import Network

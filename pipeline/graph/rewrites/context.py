@@ -149,9 +149,32 @@ class Context:
         self._infer(node)
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
+    def again(
+        self,
+        node: ir.Node,
+        inputs: Sequence[ir.Value | None] | None = None,
+        *,
+        outputs: int | None = None,
+        **attributes: Any,
+    ) -> tuple[ir.Value, ...]:
+        """The same operator once more, with other inputs or attributes; those that are None are left out.
+
+        Returns:
+            All its outputs.
+        """
+        kept = {name: one for name, one in node.attributes.items() if name not in attributes}
+        made = self.op(
+            node.op_type,
+            list(node.inputs) if inputs is None else inputs,
+            outputs=len(node.outputs) if outputs is None else outputs,
+            domain=node.domain,
+            **{**kept, **attributes},
+        )
+        return made if isinstance(made, tuple) else (made,)
+
     def tensor(self, array: Any, hint: str = "constant") -> ir.Value:
         """A new constant; equal ones are one. Small ones stand in the proto, large ones are held aside."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # ascontiguousarray would make a vector of a scalar
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._same or self._same[key].name not in self._names:
             number = NUMBERS[array.dtype.name]

@@ -10,7 +10,22 @@ from pipeline.errors import Refused
 
 _ROOM: Final = "pipeline.graph.rewrites"
 #: Family module of lowering rules -> the names of its rules (its `RULES`, in their order).
-LOWERING: Final[dict[str, tuple[str, ...]]] = {}
+LOWERING: Final[dict[str, tuple[str, ...]]] = {
+    "lower_normalization": ("rms_normalization", "group_normalization", "group_normalization_18",
+        "layer_normalization", "batch_normalization",),
+    "lower_activation": ("swish", "gelu", "mish", "hard_swish", "celu", "thresholded_relu",),
+    "lower_axes": ("split_parts", "reduction_axes", "reduce_sum_axes", "squeeze_axes", "split_sizes",
+        "negative_axes", "negative_indices",),
+    "lower_pad": ("pad_wrap", "pad_axes", "pad_truth", "clip_integers", "clip_limits", "pad_amounts",),
+    "lower_slice": ("constant_numbers", "dropout_inference", "slice_backwards", "top_k_smallest",
+        "slice_ranges", "top_k_count",),
+    "lower_softmax": ("softmax_axis",),
+    "lower_arithmetic": ("reduced_truth", "cast_like", "relu_integers", "small_integers",
+        "extremes_of_integers", "power_types", "or_equal", "reduced_small_integers", "equal_numbers",
+        "round", "gemm_without_bias", "modulo", "is_infinite",),
+    "lower_shapes": ("shape_part", "reshape_zero", "triangle", "running_sum", "range", "depth_to_space",),
+    "lower_pooling": ("pool_to_the_end",),
+}  # fmt: skip
 #: Family module of legalisation rules -> the names of its rules (its `RULES`, in their order).
 LEGALISATION: Final[dict[str, tuple[str, ...]]] = {}
 #: Rule -> (kind, family module).

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pipeline.graph.rewrites.context import Context
 
 Kind = Literal["lower", "legalise"]
-Promise = Literal["exact", "float noise"]
+Promise = Literal["exact", "float noise", "approximation"]
 #: Newest opset that a rule without a limit can stand in.
 ANY_OPSET: Final = (1, 1000)
 
@@ -50,7 +50,8 @@ class Rule:
         takes: operators that it looks at ("Conv", "com.example.Foo").
         makes: operators that it may write.
         promise: exact: the same values, bit for bit where the operators compute alike; float noise:
-            equal but for the rounding of another order of the same arithmetic.
+            equal but for the rounding of another order of the same arithmetic; approximation: another
+            function that is close, and never applied unless it is asked for by name.
         summary: one line for the list of rules, without a full stop.
         needs: what must be known or hold for it to apply, in a few words; "" for nothing.
         from_opset: lower: the opset that brought the form that the rule takes. The rule makes the form

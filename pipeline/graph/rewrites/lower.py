@@ -1,0 +1,172 @@
+"""Bring a bare graph down to an older opset, one opset at a time, by rules.
+
+On the way from opset v to v-1 only the operators that v changed or brought matter. Each such node is
+given to the rules of v; one that no rule takes must fit the schema in force at v-1 (attributes,
+number of inputs, element types), or the way ends at v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.errors import StageFailed
+from pipeline.graph.bare import BareModel
+from pipeline.graph.rewrites.families import rules_of
+from pipeline.graph.rewrites.opened import OpenedModel
+from pipeline.graph.rewrites.rewriting import DeclinedNode, Rewriting
+from pipeline.graph.rewrites.rule import Rule
+from pipeline.graph.rewrites.schemas import changed_with, misfit
+
+STANDARD_DOMAINS: Final = ("", "ai.onnx")
+#: How many operators a sentence names.
+NAMED: Final = 3
+
+
+@dataclass(frozen=True)
+class Blocker:
+    """A node that cannot be brought below an opset.
+
+    Attributes:
+        operator: of the node.
+        node: its name.
+        reason: the end of a sentence that begins with the node.
+        rule: the rule that declined, if there is one.
+        scope: module path, where it is known.
+        line: "file:line", where it is known.
+    """
+
+    operator: str
+    node: str
+    reason: str
+    rule: str | None = None
+    scope: str | None = None
+    line: str | None = None
+
+    @property
+    def where(self) -> str:
+        """The place in the network, or in the graph."""
+        place = self.scope or f"node {self.node}"
+        return f"{place} ({self.line})" if self.line else place
+
+
+class LoweringFailed(StageFailed):  # noqa: N818 - as its parent
+    """PL-430: operators that no rule brings down.
+
+    Attributes:
+        blockers: every node that is in the way at the opset where the way ends.
+        nearest: the oldest opset that can be reached.
+        rewriting: what was applied up to there.
+    """
+
+    blockers: tuple[Blocker, ...] = ()
+    nearest: int = 0
+    rewriting: Rewriting = Rewriting()
+
+
+def lower(model: BareModel, opset: int, *, off: Collection[str] = ()) -> tuple[BareModel, Rewriting]:
+    """The graph at an older opset of ai.onnx.
+
+    Args:
+        model: it is not changed; operators of other domains stay as they are.
+        opset: at most that of the model.
+        off: names of rules that may not be used.
+
+    Returns:
+        The lowered model, its IR version with it, and what was applied.
+
+    Raises:
+        LoweringFailed: PL-430, nodes that no rule brings to that opset; all that stand in the way at the
+            nearest opset that can be reached are named.
+    """
+    opened = OpenedModel(model)
+    source = opened.opset
+    if opset >= source:
+        return model, Rewriting()
+    rules: dict[tuple[str, int], list[Rule]] = {}
+    for rule in rules_of("lower"):
+        for operator in rule.takes:
+            rules.setdefault((operator, rule.from_opset), []).append(rule)
+    declined: list[DeclinedNode] = []
+    for newer in range(source, opset, -1):
+        opened.context.opset = newer - 1
+        blockers = _step(opened, newer, rules, frozenset(off), declined)
+        if blockers:
+            opened.context.opset = newer
+            raise _failure(blockers, opset, newer, Rewriting(tuple(opened.applied), tuple(declined)))
+        opened.stamp(newer - 1)
+    return opened.closed(), Rewriting(tuple(opened.applied), tuple(declined))
+
+
+def _step(
+    opened: OpenedModel,
+    newer: int,
+    rules: dict[tuple[str, int], list[Rule]],
+    off: frozenset[str],
+    declined: list[DeclinedNode],
+) -> list[Blocker]:
+    """One opset down; what is in the way."""
+    blockers = []
+    changed = [
+        node
+        for node in opened.nodes()
+        if node.domain in STANDARD_DOMAINS
+        and (changed_with(node.op_type, newer) or (node.op_type, newer) in rules)
+    ]
+    for node in changed:
+        if node.graph is None:  # an earlier rule of this step took it along
+            continue
+        candidates = rules.get((node.op_type, newer), [])
+        reason, by = _try(opened, node, candidates, off)
+        if reason == "":
+            continue
+        if reason is None:
+            reason = misfit(node, newer, newer - 1)
+            off_here = next((rule.name for rule in candidates if rule.name in off), None)
+            if reason is not None and off_here is not None:
+                reason, by = f"its rule {off_here} is switched off", off_here
+        if reason is not None:
+            scope, line = opened.scope(node), opened.line(node)
+            blockers.append(Blocker(node.op_type, node.name or "", reason, by, scope, line))
+            if by is not None:
+                declined.append(DeclinedNode(by, node.name or "", node.op_type, reason, scope))
+    return blockers
+
+
+def _try(
+    opened: OpenedModel, node: object, candidates: Sequence[Rule], off: frozenset[str]
+) -> tuple[str | None, str | None]:
+    """Let the first rule that can replace the node; "" when one did, else why the last one did not."""
+    import onnx_ir as ir
+
+    assert isinstance(node, ir.Node)
+    reason = by = None
+    for rule in candidates:
+        if rule.name in off:
+            continue
+        found = rule.check(node, opened.context)
+        if found is None:
+            opened.replace(rule, node)
+            return "", rule.name
+        if found.needed:
+            reason, by = found.reason, rule.name
+    return reason, by
+
+
+def _failure(blockers: Sequence[Blocker], opset: int, nearest: int, rewriting: Rewriting) -> LoweringFailed:
+    first = blockers[0]
+    operators = list(dict.fromkeys(one.operator for one in blockers))
+    named = ", ".join(operators[:NAMED]) + (f" and {len(operators) - NAMED} more" if len(operators) > NAMED else "")
+    count = f"{len(blockers)} nodes" if len(blockers) > 1 else "1 node"
+    failed = LoweringFailed(
+        "PL-430",
+        f"no rule brings {named} below opset {nearest}: {first.operator} at {first.where}, {first.reason}",
+        where="export.opset",
+        found=f"{count} of {named}",
+        expected=f"operators that opset {nearest - 1} knows"
+        + (f", on the way to opset {opset}" if nearest - 1 > opset else ""),
+        next_step=f"Type export.opset={nearest}",
+    )
+    failed.blockers, failed.nearest, failed.rewriting = tuple(blockers), nearest, rewriting
+    return failed

@@ -1,0 +1,104 @@
+"""From `target` of a request to what the plan needs: the profile, its rules and the stages after parity.
+
+No onnx, no numpy, no backend package: what the configuration alone decides is refused here, before
+torch is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pipeline.errors import Refused
+from pipeline.graph.rewrites.names import check_rules
+from pipeline.targets.config import TargetConfig
+from pipeline.targets.profile import Profile, load_profile
+from pipeline.targets.stages import TargetRequest, target_stages
+
+if TYPE_CHECKING:
+    from pipeline.parity.config import ParityConfig
+    from pipeline.samples.spec import InputSpecs
+    from pipeline.stage import Stage
+
+#: What `target.precision` is without a target.
+OWN_PRECISION: Final = TargetConfig.precision
+
+
+@dataclass(frozen=True)
+class TargetPlan:
+    """A target, checked against the request.
+
+    Attributes:
+        profile: its limits.
+        wants: the legalisation rules that are on, in the profile's order.
+        off: those that the request switches off.
+        stages: what follows parity, in order.
+    """
+
+    profile: Profile
+    wants: tuple[str, ...]
+    off: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+    @property
+    def shapes_the_file(self) -> Mapping[str, object]:
+        """What of the target shapes the ONNX file; empty: the file is the one without a target."""
+        return {"rules": list(self.wants)} if self.wants else {}
+
+
+def plan_target(
+    config: TargetConfig, parity: ParityConfig, specs: InputSpecs, *, opset: int, ir_version: int | None
+) -> TargetPlan | None:
+    """What a target asks of the plan; None without one.
+
+    Args:
+        config: `target`.
+        parity: `parity`.
+        specs: the inputs, named as in the graph.
+        opset: that will be asked for.
+        ir_version: `export.ir_version`.
+
+    Raises:
+        Refused: there is no such target, profile, rule or option; the request contradicts the profile;
+            a package is missing.
+    """
+    if config.name == "none":
+        _refuse_without_target(config)
+        return None
+    profile = load_profile(config.profile or config.name, config.limits)
+    wants, off = _rules(config, profile)
+    if parity.kind == "none":
+        raise Refused(
+            "PL-601", "what runs on the target is compared with the network, and parity=none leaves nothing",
+            where="parity", found="parity=none", expected="parity=noise or parity=fixed",
+            next_step="Type parity=noise",
+        )  # fmt: skip
+    stages: tuple[Stage, ...] = ()
+    backend = config.backend or profile.backend
+    if backend is not None:
+        request = TargetRequest.of(
+            config, backend=backend, options=profile.options, tolerances=profile.precisions
+        )
+        stages += target_stages(request, specs, k=parity.k)
+    return TargetPlan(profile, wants, off, stages)
+
+
+def _refuse_without_target(config: TargetConfig) -> None:
+    """Keys that a target would read: a request that would ignore them is refused."""
+    plain = TargetConfig()
+    for key in ("precision", "profile", "backend", "limits", "rules", "options", "calibration", "python"):
+        found = getattr(config, key)
+        if found != getattr(plain, key):
+            raise Refused(
+                "PL-103", f"target.{key} has no effect without a target", where=f"target.{key}",
+                found=str(found), expected="a target that reads it, such as target=onnxruntime",
+                next_step="Type target=NAME (python -m pipeline targets lists them), or take the key away",
+            )  # fmt: skip
+
+
+def _rules(config: TargetConfig, profile: Profile) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The profile's rules and those that the request adds (true), without those that it switches off."""
+    off = check_rules(config.rules, key="target.rules", kind="legalise")
+    added = [name for name, value in config.rules.items() if value and name not in profile.wants]
+    return tuple(name for name in (*profile.wants, *added) if name not in off), off
