@@ -20,7 +20,7 @@ from pipeline.config.request import Config
 from pipeline.errors import Refused
 from pipeline.exporters.names import check_names
 from pipeline.exporters.opsets import check_opset
-from pipeline.exporters.parameters import check_parameters
+from pipeline.exporters.parameters import check_parameters, exporters
 from pipeline.exporters.stages import ExportStage
 from pipeline.graph.contract import Promises
 from pipeline.graph.rewrites.names import check_rules
@@ -89,7 +89,7 @@ def build_plan(config: Config, overrides: Sequence[str] = ()) -> Plan:
         config,
         code=identity.code,
         weights=identity.weights,
-        target=named.target.shapes_the_file if named.target else {},
+        target=_shaped_by_target(named),
     )
     stages, skipped = _stages(named, graph_key)
     packages = tuple(sorted({name for stage in stages for name in stage.key_parts().packages}))
@@ -156,6 +156,16 @@ def _named(config: Config) -> _Named:
     model = replace(config.model, outputs=export.output_names or config.model.outputs)
     target = plan_target(config.target, config.parity, specs, opset=opset, ir_version=export.ir_version)
     return _Named(replace(config, model=model), identity, specs, parameter_names, opset, target)
+
+
+def _shaped_by_target(named: _Named) -> dict[str, Any]:
+    """What of the target shapes the file: its rules, and another order of exporters than ours."""
+    if named.target is None:
+        return {}
+    export, first = named.config.export, named.config.target.preferred.exporter
+    tried = exporters(export, named.opset, first)
+    shaped: dict[str, Any] = {} if tried == exporters(export, named.opset) else {"exporters": list(tried)}
+    return {**shaped, "rules": list(named.target.wants)} if named.target.wants else shaped
 
 
 def _aliases(named: _Named) -> dict[str, str]:
@@ -226,7 +236,14 @@ def _network_stages(named: _Named) -> list[Stage]:
         SourceStage(config.model, named.identity, specs, config.seed, config.device, config.private_apis),
         InputsStage(specs, config.seed, max(1, config.parity.seeds), specs.files()),
         ReferenceStage(config.parity),
-        ExportStage(config.export, named.opset, specs, named.parameter_names, config.private_apis),
+        ExportStage(
+            config.export,
+            named.opset,
+            specs,
+            named.parameter_names,
+            config.private_apis,
+            config.target.preferred.exporter,
+        ),
     ]
 
 

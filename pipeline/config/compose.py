@@ -279,7 +279,9 @@ def _for_hydra(parts: overrides.Sorted, folders: ConfigFolders) -> tuple[str, ..
     """What Hydra has to know: the choices, sorted so that the order of typing does not matter."""
     # Hydra cannot read `model=null`: no file of the group is chosen when its line is taken away.
     choices = [
-        f"~{choice.group}" if choice.option is None else f"{choice.group}={overrides.value_text(choice.option)}"
+        f"~{choice.group}"
+        if choice.option is None
+        else f"{choice.group}={overrides.value_text(choice.option)}"
         for choice in parts.choices
     ]
     hydra = [

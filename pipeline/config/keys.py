@@ -40,7 +40,7 @@ def graph_digest(
         config: the configuration.
         code: digest of the network's code (`SourceIdentity.code`).
         weights: digest of the network's weights, or None when they are random.
-        target: what of the target shapes the file (its rules); empty when nothing does.
+        target: what of the target shapes the file; empty when nothing does.
 
     Raises:
         Refused: a file that the request names cannot be read.
@@ -49,9 +49,6 @@ def graph_digest(
     shaping: dict[str, Any] = {name: request[name] for name in GRAPH_KEYS}
     for section, name in _NOT_IN_GRAPH:
         shaping[section] = {key: value for key, value in shaping[section].items() if key != name}
-    preferred = config.target.preferred.exporter
-    if config.export.exporter == "auto" and preferred is not None:
-        shaping["prefers"] = preferred
     parts = {"request": shaping, "code": code, "weights": weights, "symbolics": symbolics(config)}
     return digest("graph", {**parts, "target": dict(target)} if target else parts)
 

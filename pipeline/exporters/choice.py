@@ -55,6 +55,7 @@ def export(
     emit: Emit,
     private_apis: bool,
     scratch: Path,
+    first: Exporter | None = None,
 ) -> tuple[BareModel, Attempts]:
     """Export a network to a bare model.
 
@@ -69,6 +70,7 @@ def export(
         emit: gets log lines and findings.
         private_apis: whether hooks inside torch may be used for speed; the bytes are the same.
         scratch: an existing empty folder that lives at least as long as the bare model.
+        first: the exporter that the target prefers, where the request leaves the choice.
 
     Returns:
         The graph with its weights held aside, and every attempt.
@@ -81,7 +83,16 @@ def export(
     _check_names(network, signature, parameter_names)
     with _ONE_AT_A_TIME:
         job = _Job(
-            network, values, signature, config, opset, tuple(parameter_names), emit, private_apis, scratch
+            network,
+            values,
+            signature,
+            config,
+            opset,
+            tuple(parameter_names),
+            emit,
+            private_apis,
+            scratch,
+            first,
         )
         return job.run()
 
@@ -97,11 +108,12 @@ class _Job:
     emit: Emit
     private_apis: bool
     scratch: Path
+    first: Exporter | None = None
 
     def run(self) -> tuple[BareModel, Attempts]:
         attempts: list[Attempt] = []
         failures: list[StageFailed] = []
-        for exporter, asked in roads(self.opset, exporters(self.config, self.opset)):
+        for exporter, asked in roads(self.opset, exporters(self.config, self.opset, self.first)):
             if self._is_hopeless(exporter, asked, failures):
                 continue
             converted = asked if asked != self.opset else None
@@ -120,7 +132,11 @@ class _Job:
         """Whether a newer opset cannot help TorchScript: it failed for another reason than an operator's."""
         if exporter != "torchscript" or asked <= self.opset or not failures:
             return False
-        first = failures[0] if exporters(self.config, self.opset)[0] == "torchscript" else failures[-1]
+        first = (
+            failures[0]
+            if exporters(self.config, self.opset, self.first)[0] == "torchscript"
+            else failures[-1]
+        )
         return first.reason.code not in ("PL-310", "PL-315")
 
     def _try(self, exporter: Exporter, asked: int) -> tuple[Held, Attempt]:

@@ -46,11 +46,19 @@ def check_parameters(config: ExportConfig) -> None:
             )
 
 
-def exporters(config: ExportConfig, opset: int) -> tuple[Exporter, ...]:
+def exporters(config: ExportConfig, opset: int, first: Exporter | None = None) -> tuple[Exporter, ...]:
     """The exporters to try, in order; an exporter that was named is the only one.
 
     Training mode leaves TorchScript alone: dynamo would write another network.
+
+    Args:
+        config: what was asked.
+        opset: of ai.onnx.
+        first: what the target prefers, where the request leaves the choice.
     """
     if config.exporter != "auto":
         return (config.exporter,)
-    return ("torchscript",) if config.training == "train" else order(opset)
+    if config.training == "train":
+        return ("torchscript",)
+    own = order(opset)
+    return own if first is None else (first, *(one for one in own if one != first))

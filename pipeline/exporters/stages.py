@@ -9,6 +9,8 @@ from pipeline.config.code import user_code_digest
 from pipeline.errors import InternalError
 from pipeline.events import Finding
 from pipeline.exporters.config import ExportConfig
+from pipeline.exporters.opsets import Exporter
+from pipeline.exporters.parameters import exporters
 from pipeline.graph.rewrites.names import LOWERING
 from pipeline.samples.spec import InputSpecs
 from pipeline.stage import KeyParts, Verdict, Workspace
@@ -40,6 +42,7 @@ class ExportStage:
         specs: the inputs, whose names are those of the graph.
         parameter_names: names for the network's parameters, in the order of its state.
         private_apis: whether hooks inside torch may be used for speed; the bytes are the same.
+        first: the exporter that the target prefers, where the request leaves the choice.
     """
 
     config: ExportConfig
@@ -47,6 +50,7 @@ class ExportStage:
     specs: InputSpecs
     parameter_names: tuple[str, ...]
     private_apis: bool
+    first: Exporter | None = None
 
     name: ClassVar[str] = "export"
     takes: ClassVar[tuple[str, ...]] = ("network", "export_inputs", "signature")
@@ -68,6 +72,7 @@ class ExportStage:
                 "opset": self.opset,
                 "inputs": self.specs.data(),
                 "parameter_names": list(self.parameter_names),
+                "exporters": list(exporters(self.config, self.opset, self.first)),
             },
             code=(
                 "pipeline.exporters.choice",
@@ -102,6 +107,7 @@ class ExportStage:
             emit=workspace.emit,
             private_apis=self.private_apis,
             scratch=scratch,
+            first=self.first,
         )
         workspace.put("exported", model)
         workspace.put("attempts", attempts)

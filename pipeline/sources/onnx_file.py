@@ -203,12 +203,7 @@ def _input(
 def _shape(value: FileValue, given: Any, here: str, known: Mapping[str, FileValue]) -> list[int]:
     if given is not None:
         sizes = value.shape
-        fits = isinstance(given, (list, tuple)) and (
-            sizes is None
-            or [size if isinstance(size, int) else asked for size, asked in zip(sizes, given, strict=False)]
-            == list(given)[: len(sizes)] + [None] * abs(len(given) - len(sizes))
-        )
-        if not fits:
+        if not _fits(sizes, given):
             raise Refused(
                 "PL-230", f"input {value.name} has another shape in the file", where=f"{here}.shape",
                 found=literal(given), expected=shown(value), next_step=f"Type '{here}.shape={_offer(value)}'",
@@ -225,6 +220,15 @@ def _shape(value: FileValue, given: Any, here: str, known: Mapping[str, FileValu
             found=shown(value), next_step=f"Type 'model.inputs={{{_offers(known)}}}', with sizes that the network takes",
         )  # fmt: skip
     return [size if isinstance(size, int) else 1 for size in sizes]
+
+
+def _fits(sizes: tuple[Any, ...] | None, given: Any) -> bool:
+    """Whether a shape that was given agrees with every size that the file fixes."""
+    if not isinstance(given, (list, tuple)) or (sizes is not None and len(sizes) != len(given)):
+        return False
+    return sizes is None or all(
+        not isinstance(size, int) or size == asked for size, asked in zip(sizes, given, strict=True)
+    )
 
 
 def _offers(known: Mapping[str, FileValue]) -> str:

@@ -86,7 +86,7 @@ def parse(path: Path) -> onnx.ModelProto:
     import onnx
 
     try:
-        model = onnx.ModelProto.FromString(read_layout(path).skeleton)
+        model: onnx.ModelProto = onnx.ModelProto.FromString(read_layout(path).skeleton)
     except MalformedError as error:
         raise damaged(path, str(error)) from None
     except Exception as error:  # the parser's own class moves between protobuf versions

@@ -6,7 +6,6 @@ torch is imported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -40,11 +39,6 @@ class TargetPlan:
     wants: tuple[str, ...]
     off: tuple[str, ...]
     stages: tuple[Stage, ...]
-
-    @property
-    def shapes_the_file(self) -> Mapping[str, object]:
-        """What of the target shapes the ONNX file; empty: the file is the one without a target."""
-        return {"rules": list(self.wants)} if self.wants else {}
 
 
 def plan_target(

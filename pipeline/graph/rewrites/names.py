@@ -27,7 +27,44 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
     "lower_pooling": ("pool_to_the_end",),
 }  # fmt: skip
 #: Family module of legalisation rules -> the names of its rules (its `RULES`, in their order).
-LEGALISATION: Final[dict[str, tuple[str, ...]]] = {}
+LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
+    "legal_types": ("narrow_int64_indices", "narrow_float64", "freeze_batch",),
+    "legal_resize": (
+        "resize_to_same_size", "resize_pytorch_half_pixel", "resize_nearest_asymmetric",
+        "resize_sizes_to_scales", "resize_scales_to_sizes",
+    ),
+    "legal_slicing": (
+        "gather_to_slice", "uneven_split_to_slices", "strided_slice_to_reshape", "pad_to_concat",
+        "negative_pad_to_slice", "pad_into_conv", "uneven_conv_pads_apart",
+    ),
+    "legal_pooling": (
+        "global_pool_of_one_place", "whole_window_to_global_pool", "split_large_pool",
+        "split_global_average_pool", "average_pool_pads_apart",
+    ),
+    "legal_normalisation": ("layer_norm_to_primitives", "instance_norm_to_primitives",),
+    "legal_activations": (
+        "hard_swish_to_clip", "hard_sigmoid_to_clip", "min_of_relu_to_clip", "clip_to_relu",
+        "clip_from_zero", "relu_to_clip", "prelu_to_leaky_relu", "prelu_to_relus", "neg_to_mul",
+        "softmax_on_last_axis", "gelu_to_tanh", "gelu_to_sigmoid",
+    ),
+    "legal_reductions": (
+        "reduce_to_global_pool", "reduce_l2_to_sqrt", "lp_normalization_to_div", "reduce_keepdims",
+        "reduce_one_axis_at_a_time", "reduce_last_axis_to_matmul",
+    ),
+    "legal_arithmetic": (
+        "sub_to_add", "div_by_constant_to_mul", "pow_to_mul", "mean_to_add", "sum_to_add",
+        "many_to_pairs", "where_to_mul_add", "larger_operand_first", "sigmoid_to_reciprocal",
+    ),
+    "legal_convolution": (
+        "line_to_image", "constants_into_conv", "batch_norm_to_depthwise_conv",
+        "constants_to_depthwise_conv", "linear_to_conv", "channels_last_matmul_to_conv",
+    ),
+    "legal_layout": (
+        "flatten_to_reshape", "reshape_behind_elementwise", "merge_reshapes", "merge_transposes",
+        "transpose_to_reshape", "transpose_behind_elementwise",
+    ),
+    "legal_ranks": ("transpose_to_rank_4", "elementwise_to_rank_4", "unary_to_rank_4", "axis_to_rank_4",),
+}  # fmt: skip
 #: Rule -> (kind, family module).
 NAMES: Final[dict[str, tuple[str, str]]] = {
     **{name: ("lower", f"{_ROOM}.{module}") for module, names in LOWERING.items() for name in names},
