@@ -127,6 +127,10 @@ CODES: Final[dict[str, str]] = {
     "PL-607": "a precision that the target does not have",
     "PL-608": "the target does not take the graph",
     "PL-609": "the file cannot be judged",
+    "PL-620": "the folder of calibration data cannot be used",
+    "PL-621": "a file of the calibration data cannot be used",
+    "PL-622": "the vendor's compiler does not take an option",
+    "PL-623": "the vendor's compiler cannot be handed the file",
     "PL-640": "there is no such backend",
     "PL-641": "a package that the target needs is missing",
     "PL-642": "a precision or an option that the target does not take",
@@ -182,7 +186,8 @@ class Reason:
             text += f", expected {self.expected}"
         if self.next_step:
             text += f". {self.next_step}"
-        return text
+        # What was typed or read may hold line breaks, or codes that a terminal obeys.
+        return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
     def to_json(self) -> dict[str, str]:
         """Only what is known: keys without a value are left out."""

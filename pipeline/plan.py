@@ -23,6 +23,7 @@ from pipeline.exporters.opsets import check_opset
 from pipeline.exporters.parameters import check_parameters, exporters
 from pipeline.exporters.stages import ExportStage
 from pipeline.graph.contract import Promises
+from pipeline.graph.legalise_stage import LegaliseStage
 from pipeline.graph.rewrites.names import check_rules
 from pipeline.graph.stages import AssembleStage, CheckStage, ContractStage, SimplifyStage
 from pipeline.parity.stages import EvidenceStage, ParityStage, ReferenceStage
@@ -165,13 +166,13 @@ def _shaped_by_target(named: _Named) -> dict[str, Any]:
     export, first = named.config.export, named.config.target.preferred.exporter
     tried = exporters(export, named.opset, first)
     shaped: dict[str, Any] = {} if tried == exporters(export, named.opset) else {"exporters": list(tried)}
-    return {**shaped, "rules": list(named.target.wants)} if named.target.wants else shaped
+    return {**shaped, "rules": list(named.target.rules)} if named.target.rules else shaped
 
 
 def _aliases(named: _Named) -> dict[str, str]:
     """Which graph stands for one that a stage takes but nobody makes."""
     simplified = "exported" if named.config.simplify.kind == "none" else "simplified"
-    legalised = named.target is not None and bool(named.target.wants)
+    legalised = named.target is not None and bool(named.target.rules)
     aliases = {"finished": "legalised" if legalised else simplified}
     return aliases if simplified == "simplified" else {**aliases, "simplified": simplified}
 
@@ -199,6 +200,8 @@ def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str,
         skipped["simplify"] = "simplify=none: the graph is as the exporter left it"
     else:
         stages.append(SimplifyStage(config.simplify, config.private_apis, keep=named.parameter_names))
+    if named.target is not None and named.target.rules:
+        stages.append(LegaliseStage(named.target.rules, config.private_apis))
     if config.check.kind == "none":
         skipped["check"] = "check=none: onnx.checker did not look at the file"
     else:

@@ -43,3 +43,337 @@ def write_onnx_operators() -> None:
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(("operator", "attributes"))
         rows.writerows(onnx_operators())
+
+
+def rows(name: str) -> Iterator[dict[str, str]]:
+    """The rows of a vendor's table."""
+    with (TABLES / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        yield from csv.DictReader(line for line in stream if not line.startswith("#"))
+
+
+def citation(name: str) -> str:
+    """What the head of a table says of its source."""
+    lines = (TABLES / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+    head = [line[1:].strip() for line in lines if line.startswith("#")]
+    found = next(line for line in head if "Source: " in line)
+    return found.partition("Source: ")[2].strip()
+
+
+def split_clauses(text: str, contexts: dict[str, str]) -> list[tuple[str, str | None]]:
+    """Clauses of a cell, each with the condition under which it counts.
+
+    They stand between semicolons outside of parentheses. Alternatives that begin with a context ("conv2d
+    (rank 4): ") are taken apart too.
+    """
+    found: list[tuple[str, str | None]] = []
+    for alternative in _alternatives(text, contexts):
+        prefix = next((one for one in contexts if alternative.startswith(one)), None)
+        body = alternative.removeprefix(prefix or "")
+        condition = contexts[prefix] if prefix else None
+        found += [(clause, condition) for clause in _top_level(body)]
+    return found
+
+
+def _alternatives(text: str, contexts: dict[str, str]) -> list[str]:
+    parts = text.split(" | ")
+    if len(parts) > 1 and all(any(part.startswith(one) for one in contexts) for part in parts):
+        return parts
+    return [text]
+
+
+def _top_level(text: str) -> list[str]:
+    parts, depth, start = [], 0, 0
+    for index, mark in enumerate(text):
+        depth += (mark in "([{") - (mark in ")]}")
+        if mark == ";" and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    return [part.strip() for part in (*parts, text[start:]) if part.strip()]
+
+
+class Meanings:
+    """What clauses mean, of one file of clauses."""
+
+    def __init__(self, file: str, table: str) -> None:
+        import yaml
+
+        data = yaml.safe_load((TABLES / file).read_text(encoding="utf-8"))
+        self.contexts: dict[str, str] = data["contexts"]
+        self.clauses: dict[str, object] = data["clauses"]
+        self.table = table
+        self.cells: dict[tuple[str, str], str] = {}
+
+    def meaning(self, operator: str, clause: str) -> object:
+        """Its limits, or a mapping that says why it has none; the clause itself where it is a limit already."""
+        for key in (f"{self.table}/{operator} :: {clause}", f"{operator} :: {clause}", clause):
+            if key in self.clauses:
+                return self.clauses[key]
+        return clause
+
+    def limits(self, operator: str, side: str, text: str, general: tuple[str, ...] = ()) -> tuple[list[object], set[str]]:
+        """The limits of a cell, and the element types of quantized activations that it states.
+
+        Raises:
+            SystemExit: a clause means nothing here.
+        """
+        from pipeline.targets.limit_parser import parse_limit
+        from pipeline.targets.onnx_operators import names_of
+        from pipeline.targets.predicates import LimitError
+
+        made: list[object] = []
+        quantized: set[str] = set()
+        for clause, condition in split_clauses(text, self.contexts):
+            meaning = self.meaning(operator, clause)
+            if isinstance(meaning, dict):
+                if set(meaning) <= {"same_as", "without"} and "same_as" in meaning:
+                    made += self._of(meaning["same_as"], side, meaning.get("without", ()), operator)
+                    continue
+                quantized.update(meaning.get("quantized", ()))
+                if not set(meaning) <= {"quantized", "data", "part_of"}:
+                    raise SystemExit(f"{self.table}, {operator}: {clause!r} has no meaning in {meaning}")
+                continue
+            for limit in meaning if isinstance(meaning, list) else [meaning]:
+                whole = f"if {condition}: {limit}" if condition else str(limit)
+                try:
+                    parse_limit(whole, names_of(operator))
+                except LimitError as error:
+                    raise SystemExit(f"{self.table}, {operator}, {side}: {clause!r}: {error}") from error
+                made.append(whole if whole == clause else {"limit": whole, "says": clause})
+        made += [{"limit": one, "says": "general limit of the table"} for one in general]
+        return made, quantized
+
+    def _of(self, operator: str, side: str, without: object, here: str) -> list[object]:
+        text = self.cells[operator, side]
+        left = [clause for clause, _ in split_clauses(text, self.contexts) if clause not in (without or ())]
+        return self.limits(operator, side, "; ".join(left))[0]
+
+
+#: Words in a cell that state a rank; a row without them keeps to the general rule of its table.
+RANK_WORDS: Final = ("rank", "as Reshape", "conv2d", "converted to Conv", "batch==1", "fmap N", "shape rules of Mul", "as Add", "limits of")
+#: Rows that the general rule of rank 4 is not about: they vanish before placement.
+VANISH: Final = ("Constant", "ConstantOfShape", "Dropout", "Shape", "Size", "Identity")
+
+
+def vendor_table(name: str, clauses: str, *, rank_4: bool = False) -> dict[str, dict[str, object]]:
+    """operators: of a table with the columns operator, cpu, bpu, bpu_constraints, cpu_constraints, notes."""
+    meanings = Meanings(clauses, name)
+    table = list(rows(name))
+    for row in table:
+        meanings.cells[row["operator"], "bpu"] = row["bpu_constraints"]
+        meanings.cells[row["operator"], "cpu"] = row["cpu_constraints"]
+    made: dict[str, dict[str, object]] = {}
+    for row in table:
+        operator, notes = row["operator"], row["notes"]
+        cells = {"bpu": row["bpu_constraints"], "cpu": row["cpu_constraints"]}
+        for side in ("bpu", "cpu"):
+            if row[side] == "none" and cells[side]:
+                notes, cells[side] = f"{cells[side]}; {notes}".strip("; "), ""
+        states = any(word in cells["bpu"] for word in RANK_WORDS) or operator in VANISH
+        general = ("rank == 4",) if rank_4 and row["bpu"] != "none" and not states else ()
+        entry = _entry(meanings, operator, row, cells, general)
+        if notes:
+            entry["notes"] = notes
+        made[operator] = entry
+    return made
+
+
+def _entry(
+    meanings: Meanings, operator: str, row: dict[str, str], cells: dict[str, str], general: tuple[str, ...]
+) -> dict[str, object]:
+    entry: dict[str, object] = {}
+    for side, key, added in (("bpu", "accelerator", general), ("cpu", "cpu", ())):
+        found, quantized = meanings.limits(operator, side, cells[side], added)
+        support = row[side]
+        if support == "full" and found:
+            support = "limited"
+        if support == "limited" and not found:
+            support = "full"
+        if support != "none":
+            entry[key] = support
+        if found:
+            entry[f"{key}_limits"] = found
+        if quantized:
+            entry["quantized"] = sorted(quantized)
+    return entry
+
+
+def kneron_table(chip: str) -> dict[str, dict[str, object]]:
+    """operators: of one Kneron chip."""
+    meanings = Meanings("clauses_other.yaml", "kneron")
+    made: dict[str, dict[str, object]] = {}
+    for row in rows("kneron"):
+        entry: dict[str, object] = {}
+        support = row[chip]
+        text = ""
+        for part in row["constraints"].split(" || "):
+            chips, _, rule = part.partition(": ")
+            if chip.removeprefix("kl") in chips.split("/"):
+                text = rule
+        found, _ = meanings.limits(row["operator"], "bpu", text) if support != "none" else ([], set())
+        if support != "none":
+            entry["accelerator"] = "limited" if found else "full"
+        if found:
+            entry["accelerator_limits"] = found
+        made[row["operator"]] = entry
+    return made
+
+
+#: TensorRT's names of element types.
+TENSORRT_TYPES: Final = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16", "FP8": "float8e4m3fn",
+                         "FP4": "float4e2m1"}
+
+
+def tensorrt_table() -> dict[str, dict[str, object]]:
+    """operators: of TensorRT."""
+    meanings = Meanings("clauses_other.yaml", "tensorrt")
+    made: dict[str, dict[str, object]] = {}
+    for row in rows("tensorrt"):
+        operator = row["operator"]
+        if row["supported"] == "N":
+            made[operator] = {"notes": row["restrictions"]} if row["restrictions"] else {}
+            continue
+        types = [TENSORRT_TYPES.get(one, one.lower()) for one in row["types"].split()]
+        found, _ = meanings.limits(operator, "bpu", row["restrictions"])
+        subject = "dtype_out" if operator == "ConstantOfShape" else "dtype"
+        limit = {"limit": f"{subject} in {{{', '.join(types)}}}", "says": row["types"]}
+        made[operator] = {"accelerator": "limited", "accelerator_limits": [limit, *found]}
+    return made
+
+
+def listed_table(name: str) -> dict[str, dict[str, object]]:
+    """operators: of a table with the columns operator, support, limits (between semicolons) and notes."""
+    made: dict[str, dict[str, object]] = {}
+    for row in rows(name):
+        entry: dict[str, object] = {"accelerator": row["support"]} if row["support"] != "none" else {}
+        found = [one.strip() for one in row["limits"].split(";") if one.strip()]
+        if found:
+            entry["accelerator_limits"] = found
+        if row["notes"]:
+            entry["notes"] = row["notes"]
+        made[row["operator"]] = entry
+    return made
+
+
+def onnxruntime_rows() -> list[tuple[str, str, str, str]]:
+    """What the CPU kernels of the installed onnxruntime take, and what it makes of operators without one."""
+    import onnx.defs
+    import onnxruntime.capi.onnxruntime_pybind11_state as state
+
+    known = {name for name, _ in onnx_operators()}
+    types: dict[str, set[str]] = {}
+    for kernel in state.get_all_opkernel_def():
+        if kernel.provider != "CPUExecutionProvider" or kernel.domain not in ("", "com.microsoft", "ai.onnx.ml"):
+            continue
+        name = f"{kernel.domain}::{kernel.op_name}" if kernel.domain else kernel.op_name
+        if not kernel.domain and kernel.op_name not in known:
+            continue  # the runtime's own, from before ONNX had versions
+        wanted = _first_type(kernel.op_name, kernel.domain)
+        types.setdefault(name, set()).update(kernel.type_constraints.get(wanted, ["any"]))
+    found = {name: _dtypes(given) for name, given in types.items()}
+    for schema in onnx.defs.get_all_schemas():
+        if schema.domain == "" and schema.name not in found and (schema.has_function or schema.has_context_dependent_function):
+            found[schema.name] = None
+    made = []
+    for name, dtypes in sorted(found.items()):
+        limits = "" if dtypes is None else f"dtype in {{{', '.join(sorted(dtypes))}}}"
+        note = "run as the ONNX function of it" if name not in types else ""
+        made.append((name, "limited" if limits else "full", limits, note))
+    return made
+
+
+def _first_type(operator: str, domain: str) -> str:
+    """Name of the type constraint of an operator's first input (its first output where it has none)."""
+    import onnx.defs
+
+    try:
+        schema = onnx.defs.get_schema(operator, domain)
+    except Exception:
+        return "T"
+    tensors = list(schema.inputs) or list(schema.outputs)
+    return str(tensors[0].type_str) if tensors else "T"
+
+
+def _dtypes(given: set[str]) -> set[str] | None:
+    """numpy's names; None where everything goes. float16 runs as float32 between casts of the runtime's."""
+    names = {"float": "float32", "double": "float64"}
+    found = set()
+    for one in given:
+        if not one.startswith("tensor("):
+            return None
+        word = one.removeprefix("tensor(").removesuffix(")")
+        found.add(names.get(word, word))
+    if "float32" in found:
+        found.add("float16")
+    return found
+
+
+def write_listed(name: str, head: str, table: list[tuple[str, str, str, str]]) -> None:
+    """A table that was taken from an installed tool."""
+    with (TABLES / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+        stream.write(f"# {head}\n")
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(("operator", "support", "limits", "notes"))
+        writer.writerows(table)
+
+
+def write_operators(name: str, table: dict[str, dict[str, object]], source: str) -> None:
+    """operators/NAME.yaml."""
+    import yaml
+
+    text = f"# Made by conf/target/generate.py from tables/{source}.csv; change the table or the clauses, not this file.\n"
+    text += yaml.safe_dump({"citation": citation(source), "operators": table}, sort_keys=True, width=110, allow_unicode=True)
+    (HERE / "operators" / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+
+def from_tools() -> None:
+    """Tables that are taken from installed tools: needs onnxruntime and apache-tvm."""
+    import onnx
+    import onnxruntime
+    import tvm
+    from tvm.relax.frontend.onnx import onnx_frontend
+
+    write_listed(
+        "onnxruntime",
+        f"Kernels of the CPU provider of onnxruntime {onnxruntime.__version__}, all versions, with the element types of the first input. "
+        f"Source: its own list (get_all_opkernel_def), and the functions of onnx {onnx.__version__} for operators without a kernel",
+        onnxruntime_rows(),
+    )
+    known = {name for name, _ in onnx_operators()}
+    taken = [(name, "full", "", "") for name in sorted(onnx_frontend._get_convert_map()) if name in known]
+    missing = [(name, "none", "", "no converter in the frontend") for name in sorted(known - {row[0] for row in taken})]
+    write_listed(
+        "tvm",
+        f"Operators that the ONNX frontend of apache-tvm {tvm.__version__} converts. Source: its own map (relax.frontend.onnx)",
+        sorted([*taken, *missing]),
+    )
+
+
+HORIZON: Final = ("horizon_x3", "horizon_x5", "horizon_rdk_ultra")
+KNERON: Final = ("kl520", "kl530", "kl630", "kl720", "kl730")
+
+
+def all_tables() -> dict[str, tuple[dict[str, dict[str, object]], str]]:
+    """Name of the file in operators/ to what is in it, and the table it comes from."""
+    made: dict[str, tuple[dict[str, dict[str, object]], str]] = {}
+    for name in HORIZON:
+        made[name] = (vendor_table(name, "clauses_horizon.yaml", rank_4=name != "horizon_x3"), name)
+    for name in ("ti_tidl", "axera_ax650", "deepx", "rockchip_rknn2"):
+        made[name] = (vendor_table(name, "clauses_other.yaml"), name)
+    for chip in KNERON:
+        made[f"kneron_{chip}"] = (kneron_table(chip), "kneron")
+    made["tensorrt"] = (tensorrt_table(), "tensorrt")
+    for name in ("onnxruntime", "openvino", "tvm", "mnn", "ncnn"):
+        made[name] = (listed_table(name), name)
+    return made
+
+
+def main() -> None:
+    if "--tools" in sys.argv[1:]:
+        write_onnx_operators()
+        from_tools()
+    for name, (table, source) in all_tables().items():
+        write_operators(name, table, source)
+
+
+if __name__ == "__main__":
+    main()

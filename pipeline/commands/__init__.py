@@ -9,5 +9,7 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "verify": ("pipeline.commands.verify", "is a run directory whole and unchanged?"),
     "reproduce": ("pipeline.commands.reproduce", "make it again from its records, compare bytes"),
     "compare": ("pipeline.commands.compare", "what differs between two run directories"),
+    "precheck": ("pipeline.commands.precheck", "judge a file against a target's profile"),
+    "targets": ("pipeline.commands.targets", "list the targets and what they take"),
     "cache": ("pipeline.commands.cache", "list, clear, verify or explain the stage cache"),
 }

@@ -6,12 +6,13 @@ directory, or is damaged. Needs no torch; the graphs are read only when the file
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.commands.arguments import parser, print_json
 from pipeline.errors import EXIT_FAILED, EXIT_MADE, Refused
@@ -20,12 +21,19 @@ from pipeline.run.explain import differences
 from pipeline.run.records import MANIFEST, RECORD, load
 from pipeline.run.verify import NotARunDirectoryError, verify_directory
 
+if TYPE_CHECKING:
+    from pipeline.graph.readback import Contract
+
 #: Sections of the manifest in the order in which they explain one another.
 SECTIONS: Final = (
     "request", "model", "seeds", "versions", "inputs", "outputs", "opsets", "ir_version", "tolerances",
 )  # fmt: skip
 
 
+#: How many weights a line names.
+NAMED: Final = 4
+#: How much of a weight is read at a time.
+PIECE_BYTES: Final = 1 << 22
 #: The part whose difference alone changes no file.
 PIPELINE: Final = "pipeline"
 
@@ -45,13 +53,16 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("second", type=Path)
     given = arguments.parse_args(argv)
     found = compare_directories(given.first, given.second)
+    times = _times(given.first, given.second)
     if given.json:
-        print_json({"same": not found, "differences": [asdict(each) for each in found]})
+        print_json({"same": not found, "differences": [asdict(each) for each in found], "times": times})
     elif found:
         for each in found:
             print(f"{each.part:<10} {each.text}")
+        _say_times(times)
         print(f"{count(len(found), 'difference')} between {place(given.first)} and {place(given.second)}")
     else:
+        _say_times(times)
         print(f"{place(given.first)} and {place(given.second)} are the same")
     return EXIT_FAILED if found else EXIT_MADE
 
@@ -136,23 +147,75 @@ def _files(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _graphs(first: Path, second: Path) -> Iterator[str]:
-    """How the graphs differ: number of nodes by operator, else the first node that is another."""
+    """How the graphs differ: nodes by operator, else the first node that is another, and the weights."""
     from pipeline.graph.readback import read_contract
     from pipeline.graph.walk import model_nodes
 
-    models = [read_contract(folder / "model.onnx").model for folder in (first, second)]
-    nodes = [list(model_nodes(model)) for model in models]
+    models = [read_contract(folder / "model.onnx") for folder in (first, second)]
+    nodes = [list(model_nodes(contract.model)) for contract in models]
     before, after = (Counter(node.op_type for node in listed) for listed in nodes)
     for operator in sorted({*before, *after}):
         if before[operator] != after[operator]:
             yield f"{operator}: {count(before[operator], 'node')} and {after[operator]}"
-    if before != after:
-        return
+    if before == after:
+        yield from _first_other_node(nodes)
+    yield from _weights(*models)
+
+
+def _first_other_node(nodes: Sequence[Sequence[Any]]) -> Iterator[str]:
     for position, (node, twin) in enumerate(zip(*nodes, strict=True)):
         if node.SerializeToString(deterministic=True) != twin.SerializeToString(deterministic=True):
             yield f"node {position} ({node.op_type} {node.name or node.output[0]}) is the first that differs"
             return
-    yield "the nodes are the same: weights or what the file says of itself differ"
+    yield "the nodes are the same"
+
+
+def _weights(first: Contract, second: Contract) -> Iterator[str]:
+    """Which initializers are not the same to the byte, by name."""
+    one, other = _initializers(first), _initializers(second)
+    gone, new = ([name for name in these if name not in those] for these, those in ((one, other), (other, one)))
+    changed = [name for name in one if name in other and one[name] != other[name]]
+    for names, what in ((changed, "of other values"), (gone, "only in the first"), (new, "only in the second")):
+        if names:
+            more = ", ..." if len(names) > NAMED else ""
+            yield f"{count(len(names), 'weight')} {what} of {len(one)}: {', '.join(names[:NAMED])}{more}"
+
+
+def _initializers(contract: Contract) -> dict[str, str]:
+    """Name to a digest of dtype, shape and bytes, of every initializer of the file."""
+    found = {}
+    large = {place.name: place for place in contract.layout.tensors}
+    for tensor in contract.model.graph.initializer:
+        head = f"{tensor.data_type} {list(tensor.dims)}".encode()
+        digest = hashlib.sha256(head)
+        if tensor.name in large:
+            where = large[tensor.name]
+            with where.file.open("rb") as stream:
+                stream.seek(where.offset)
+                for start in range(0, where.size, PIECE_BYTES):
+                    digest.update(stream.read(min(PIECE_BYTES, where.size - start)))
+        else:
+            digest.update(tensor.SerializeToString(deterministic=True))
+        found[tensor.name] = digest.hexdigest()
+    return found
+
+
+def _times(first: Path, second: Path) -> dict[str, list[float]]:
+    """Seconds of the whole and of each stage that both runs have."""
+    one, other = (load(folder / RECORD) for folder in (first, second))
+    stages = [{stage["name"]: stage["seconds"] for stage in record["stages"]} for record in (one, other)]
+    both = {name: [seconds, stages[1][name]] for name, seconds in stages[0].items() if name in stages[1]}
+    return {"total": [one["seconds"], other["seconds"]], **both}
+
+
+def _say_times(times: Mapping[str, Sequence[float]]) -> None:
+    """No difference by itself: the same work takes another time every time."""
+    noted = [
+        f"{name} {before:.1f} and {after:.1f} s"
+        for name, (before, after) in times.items()
+        if max(before, after) >= 0.1 or name == "total"
+    ]
+    print(f"{'times':<10} {', '.join(noted)}")
 
 
 def _expected(first: Path, second: Path) -> Iterator[str]:
@@ -179,9 +242,9 @@ def _expected(first: Path, second: Path) -> Iterator[str]:
             continue
         old, new = (np.nan_to_num(np.asarray(arrays[name], np.float64)) for arrays in (before, after))
         largest = float(np.max(np.abs(old), initial=0.0)) or 1.0
-        error = float(np.max(np.abs(new - old), initial=0.0)) / largest
-        if error > tolerated.get(name, 0.0):
-            yield f"output {name} is off by {figure(error)} of its largest value"
+        off = float(np.max(np.abs(new - old), initial=0.0)) / largest
+        if off > tolerated.get(name, 0.0):
+            yield f"output {name} is off by {figure(off)} of its largest value"
 
 
 def _tolerances(folder: Path) -> dict[str, float]:

@@ -21,15 +21,18 @@ from typing import Any, Final
 from pipeline.commands.arguments import parser, print_json
 from pipeline.commands.compare import PIPELINE, Difference, compare_directories, whole_manifest
 from pipeline.config.canonical import file_sha256
+from pipeline.config.code import as_recorded
 from pipeline.config.request import Config
 from pipeline.config.restore import restore
 from pipeline.errors import EXIT_FAILED, EXIT_MADE, Reason, Refused
 from pipeline.plan import build_plan, run_options
 from pipeline.report.progress import stage_view
 from pipeline.report.units import count, place
+from pipeline.run.explain import differences
 from pipeline.run.plan import Plan
 from pipeline.run.points import run_points
-from pipeline.run.records import RECORD, load
+from pipeline.run.records import MANIFEST, RECORD, load
+from pipeline.sources.identity import identify
 
 #: More files than this of one name are not tried.
 MOST_CANDIDATES: Final = 32
@@ -48,8 +51,10 @@ def main(argv: Sequence[str]) -> int:
     plan, config = _plan(given.directory, manifest, given.search)
     scratch = Path(tempfile.mkdtemp(prefix="reproduce-"))
     try:
-        made = _make(plan, config, given.keep or scratch, quiet=given.json)
-        found = compare_directories(given.directory, made, expected=False)
+        made = _make(plan, config, manifest, given.keep or scratch, quiet=given.json)
+        # With the same versions the numbers may still differ from machine to machine, and say nothing.
+        upgraded = load(made / MANIFEST)["versions"] != manifest["versions"]
+        found = compare_directories(given.directory, made, expected=upgraded)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     # Another version of the pipeline that makes the same bytes has made the same.
@@ -71,7 +76,7 @@ def _say(given: Any, found: Sequence[Difference]) -> None:
     )  # fmt: skip
 
 
-def _make(plan: Plan, config: Config, out: Path, *, quiet: bool) -> Path:
+def _make(plan: Plan, config: Config, manifest: Mapping[str, Any], out: Path, *, quiet: bool) -> Path:
     options = replace(run_options(config), out=out, cache_mode="none", force=False)
     view = stage_view(sys.stderr)
     (finished,), interrupt = run_points(
@@ -87,8 +92,16 @@ def _make(plan: Plan, config: Config, out: Path, *, quiet: bool) -> Path:
         raise Refused(
             "PL-802", "it cannot be made again: a stage fails now", where=plan.label,
             found=f"{reason.code}: {reason.sentence()}" if reason else None,
+            next_step=_upgraded(plan, manifest),
         )  # fmt: skip
     return Path(finished.directory)
+
+
+def _upgraded(plan: Plan, manifest: Mapping[str, Any]) -> str | None:
+    """What to install again, when a stage fails that did not."""
+    now = {name: plan.version_of(name) for name in plan.packages}
+    texts = list(differences(manifest["versions"], now))
+    return f"It was made with other versions: {'; '.join(texts)}" if texts else None
 
 
 def _plan(folder: Path, manifest: dict[str, Any], search: Sequence[Path]) -> tuple[Plan, Config]:
@@ -119,11 +132,17 @@ def _plan(folder: Path, manifest: dict[str, Any], search: Sequence[Path]) -> tup
             if len(keys) == 0:
                 raise
             continue
-        if not keys or plan.describes["model"]["code"] == wanted["code"]:
+        if not keys or wanted["code"] in (plan.describes["model"]["code"], _code_then(config, manifest)):
             return replace(plan, overrides=("reproduced",)), config
     key = keys[0] if keys else "model"
     name = manifest["request"][key.partition(".")[0]][key.partition(".")[2]]
     raise _missing(key, name, f"source code with the digest {str(wanted['code'])[:16]}...")
+
+
+def _code_then(config: Config, manifest: Mapping[str, Any]) -> str:
+    """The digest of the network's code, with the packages that it imports as they were."""
+    with as_recorded(manifest["versions"]):
+        return identify(config.model, seed=config.seed).code
 
 
 def _located(located: Mapping[str, str], key: str, text: str) -> str:

@@ -12,11 +12,14 @@ import json
 import site
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Final
 
 from pipeline.config.source_digest import Import, Source, SourceIndex
@@ -25,6 +28,8 @@ from pipeline.locations import PREFIX, is_packaged, resolve_packaged
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _OURS: Final = "pipeline"
+#: Versions of packages that count instead of the installed ones; see `as_recorded`.
+_RECORDED: ContextVar[Mapping[str, str]] = ContextVar("recorded versions", default=MappingProxyType({}))
 
 
 @dataclass(frozen=True)
@@ -162,6 +167,19 @@ def module_digest(path: Path) -> str:
         return hashlib.sha256(data).hexdigest()
 
 
+@contextmanager
+def as_recorded(versions: Mapping[str, str]) -> Iterator[None]:
+    """Digests of the user's code as they were with other versions of the packages that it imports.
+
+    Whether a source is the one of an earlier run does not depend on what has been upgraded since.
+    """
+    token = _RECORDED.set(versions)
+    try:
+        yield
+    finally:
+        _RECORDED.reset(token)
+
+
 def user_code_digest(text: str, key: str = "model.factory") -> CodeDigest:
     """Digest of a callable's module and, transitively, of the user's own modules that it imports.
 
@@ -184,7 +202,7 @@ def user_code_digest(text: str, key: str = "model.factory") -> CodeDigest:
                 "PL-114", f"{key} names a file that is not there", where=key, found=f"'{text}'",
                 expected="a Python file", next_step=f"Type {key}=path/to/file.py:{spec.name}",
             )  # fmt: skip
-        root, name = _packaged_root(spec.text) if is_packaged(spec.text) else _package_root(file)
+        root, name = _packaged_root(spec.text) if is_packaged(spec.text) else package_root(file)
         walk.search = [str(root), *walk.search]
         _check_parses(file, key)
         walk.file(name, file, is_package=file.name == "__init__.py")
@@ -201,7 +219,9 @@ def user_code_digest(text: str, key: str = "model.factory") -> CodeDigest:
     described = {
         "name": spec.name,
         "modules": sorted(walk.digests.items()),
-        "packages": [[name, public_version(name)] for name in sorted(walk.packages)],
+        "packages": [
+            [name, _RECORDED.get().get(name) or public_version(name)] for name in sorted(walk.packages)
+        ],
         "missing": sorted(walk.missing),
     }
     return CodeDigest(_sha256(described), tuple(sorted(walk.files)), tuple(sorted(walk.packages)))
@@ -246,7 +266,7 @@ def _packaged_root(text: str) -> tuple[Path, str]:
     return root, ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def _package_root(file: Path) -> tuple[Path, str]:
+def package_root(file: Path) -> tuple[Path, str]:
     """The folder that has to be on the path to import `file`, and its dotted name from there."""
     parts = [] if file.name == "__init__.py" else [file.stem]
     folder = file.parent

@@ -93,14 +93,16 @@ def _check_names(config: Config) -> None:
                 "PL-103", f"{key} is empty", expected="a name for each output",
                 next_step=f"Type {key}=null for the network's own names",
             )  # fmt: skip
-        for name in names or ():
-            # ONNX asks for C identifiers; dots, slashes and colons are common and taken by every runtime.
-            if any(sign.isspace() or not sign.isprintable() for sign in name):
-                raise Refused(
-                    "PL-103", f"{key} holds a name with a blank", where=key, found=repr(name),
-                    expected="letters, digits and signs without blanks",
-                    next_step=f"Type {key}=[{','.join(each if each != name else '_'.join(name.split()) for each in names)}]",
-                )  # fmt: skip
+        # ONNX asks for C identifiers; dots, slashes and colons are common and taken by every runtime.
+        blank = [
+            name for name in names or () if any(sign.isspace() or not sign.isprintable() for sign in name)
+        ]
+        if blank:
+            better = ",".join("_".join(name.split()) or "NAME" for name in names or ())
+            raise Refused(
+                "PL-103", f"{key} holds a name with a blank", where=key, found=repr(blank[0]),
+                expected="letters, digits and signs without blanks", next_step=f"Type {key}=[{better}]",
+            )  # fmt: skip
 
 
 def check_sweep_name(name: str | None) -> None:

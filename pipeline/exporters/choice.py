@@ -190,7 +190,7 @@ class _Job:
 
         return dynamo.export(
             self.network, tensors, self.signature.names, self.config, opset=opset,
-            parameter_names=self.parameter_names, translations=found,
+            parameter_names=self.parameter_names, translations=found, private_apis=self.private_apis,
         )  # fmt: skip
 
     def _settle_opset(self, exported: Exported, exporter: Exporter, asked: int) -> None:

@@ -1,12 +1,14 @@
 """torch.onnx.export through torch.export (dynamo=True), with weights held aside. Imports torch.
 
-Only public interfaces: the exporter gives its program back, whose initializers are views of the
-network's tensors, so no complete file is ever made.
+The exporter gives its program back, whose initializers are views of the network's tensors, so no
+complete file is ever made. All of it is public but for one short cut, which has a file of its own
+(`torchlib`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,7 @@ from pipeline.exporters.boundary import rename
 from pipeline.exporters.flat import FlatNetwork
 from pipeline.exporters.holding import Exported
 from pipeline.exporters.scopes import from_metadata
+from pipeline.exporters.torchlib import domains_at_once
 from pipeline.exporters.weights import Weight, from_held, from_torch, state
 from pipeline.graph.bare import HeldTensor
 from pipeline.sources.meta_kernels import load_meta_kernels
@@ -41,6 +44,7 @@ def export(
     opset: int,
     parameter_names: Sequence[str],
     translations: Mapping[Callable[..., Any], Callable[..., Any]] | None,
+    private_apis: bool = False,
 ) -> Exported:
     """Export the network and give its graph.
 
@@ -56,6 +60,7 @@ def export(
         opset: what the graph should have; what it really has stands in the result.
         parameter_names: new names for the first tensors of the network's state.
         translations: custom_translation_table.
+        private_apis: whether onnxscript's library may be asked for less (see `torchlib`); same graph.
 
     Raises:
         StageFailed: PL-305, modules that are in training mode and would be written as if they were not.
@@ -63,17 +68,18 @@ def export(
     """
     _refuse_training(network)
     load_meta_kernels()
-    program = torch.onnx.export(
-        FlatNetwork(network, outputs),
-        tuple(leaves),
-        kwargs={},
-        dynamo=True,
-        opset_version=opset,
-        verbose=config.verbose,
-        optimize=config.do_constant_folding,
-        dynamic_shapes=_dynamic_shapes(network.specs),
-        custom_translation_table=dict(translations) if translations else None,
-    )
+    with domains_at_once() if private_apis else nullcontext():
+        program = torch.onnx.export(
+            FlatNetwork(network, outputs),
+            tuple(leaves),
+            kwargs={},
+            dynamo=True,
+            opset_version=opset,
+            verbose=config.verbose,
+            optimize=config.do_constant_folding,
+            dynamic_shapes=_dynamic_shapes(network.specs),
+            custom_translation_table=dict(translations) if translations else None,
+        )
     if program is None:
         raise InternalError("torch.onnx.export(dynamo=True) gave no program")
     model, weights = _serialised(program.model)

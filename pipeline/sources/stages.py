@@ -39,6 +39,7 @@ class SourceStage:
     makes: ClassVar[tuple[str, ...]] = ("network",)
     storable: ClassVar[bool] = False
     on_demand: ClassVar[bool] = True  #: made when a stage that really runs asks for it
+    cyclic: ClassVar[bool] = True  #: what it makes may hold itself: a garbage collection lets go of it
 
     def key_parts(self) -> KeyParts:
         """Everything but paths: code and weights count by their digests."""

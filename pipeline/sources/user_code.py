@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from pipeline.config.code import CallableSpec, parse_callable
+from pipeline.config.code import CallableSpec, package_root, parse_callable
 from pipeline.config.schema import near
 from pipeline.errors import PipelineError, Refused
 from pipeline.locations import PREFIX, is_packaged
@@ -134,16 +134,6 @@ def _import_file(path: Path, name: str) -> ModuleType:
         sys.modules.pop(name, None)
         raise
     return module
-
-
-def package_root(path: Path) -> tuple[Path, str]:
-    """The folder that has to be on the path to import `path`, and its dotted name from there."""
-    parts = [] if path.name == "__init__.py" else [path.stem]
-    folder = path.parent
-    while (folder / "__init__.py").is_file() and folder.name.isidentifier():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return folder, ".".join(parts)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ compared by the caller. It says what it found (files, names, precision as read b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +101,21 @@ class Compiled:
     precision: str = "float32"
     proof: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def serves(asked: str, found: str) -> bool:
+    """Whether a precision that was read back is the one that was asked.
+
+    Float32 is float32 throughout. In float16 some part of the model is in float16, and no part in a
+    type that holds fewer digits.
+
+    >>> serves("float16", "float16 weights, float32 arithmetic")
+    True
+    >>> serves("float32", "float32 weights, bfloat16 arithmetic")
+    False
+    """
+    types = set(re.findall(r"b?float\d+", found))
+    return asked in types and types <= ({"float32"} if asked == "float32" else {asked, "float32"})
 
 
 class Runner(Protocol):

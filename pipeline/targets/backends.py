@@ -179,12 +179,12 @@ def check_request(backend: Backend, precision: str, options: Mapping[str, Any]) 
                 next_step=f"Type target.options.{near[0]}={value}" if near else "Take the key away",
             )  # fmt: skip
         default = known[name]
-        if default is not None and not isinstance(value, type(default)):
-            if not (isinstance(default, float) and isinstance(value, int)):
-                raise Refused(
-                    "PL-642", f"the option {name} is of another type", where=f"target.options.{name}",
-                    found=repr(value), expected=f"like {default!r}",
-                )  # fmt: skip
+        whole = isinstance(default, float) and isinstance(value, int)
+        if default is not None and not whole and not isinstance(value, type(default)):
+            raise Refused(
+                "PL-642", f"the option {name} is of another type", where=f"target.options.{name}",
+                found=repr(value), expected=f"like {default!r}",
+            )  # fmt: skip
     return {**known, **options}
 
 

@@ -119,12 +119,14 @@ class Employer:
         peak = max(result.peak_mib, float(data["peak_mib"]))
         if "error" in data:
             raise self._refusal(data, failure, peak)
-        suspicious = tuple(
-            line.strip()[:200] for line in result.log.splitlines() if SUSPICIOUS.search(line)
-        )[:KEPT_LINES]
+        suspicious = tuple(line.strip()[:200] for line in result.log.splitlines() if SUSPICIOUS.search(line))[
+            :KEPT_LINES
+        ]
         if suspicious:
             self.emit(
-                Finding(self.stage, "info", f"{self.target} said: {suspicious[0]}", {"lines": list(suspicious)})
+                Finding(
+                    self.stage, "info", f"{self.target} said: {suspicious[0]}", {"lines": list(suspicious)}
+                )
             )
         if data["isolation"]["network"] != "namespace":
             self.emit(

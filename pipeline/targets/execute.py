@@ -25,7 +25,9 @@ def read_arrays(order: Order) -> dict[str, Arrays]:
     with np.load(order.arrays, allow_pickle=False) as archive:
         arrays = {key: archive[key] for key in archive.files}
     return {
-        label: {name: np.ascontiguousarray(arrays[key]).reshape(arrays[key].shape) for name, key in table.items()}
+        label: {
+            name: np.ascontiguousarray(arrays[key]).reshape(arrays[key].shape) for name, key in table.items()
+        }
         for label, table in order.inputs.items()
     }
 
@@ -34,7 +36,9 @@ def check_inputs(specs: Sequence[TensorSpec], values: Arrays, label: str) -> Non
     """Raise BackendError when `values` are not what the model takes: names, dtypes, ranks, sizes."""
     wanted = [spec.name for spec in specs]
     if sorted(values) != sorted(wanted):
-        raise BackendError(f"inputs {label} are named {', '.join(values)}, the model takes {', '.join(wanted)}")
+        raise BackendError(
+            f"inputs {label} are named {', '.join(values)}, the model takes {', '.join(wanted)}"
+        )
     sizes: dict[str, int] = {}
     for spec in specs:
         _check(spec, values[spec.name], f"input {spec.name} of {label}", sizes)

@@ -107,9 +107,7 @@ class _Halving:
         self.weights: set[str] = set()
 
     def done(self) -> Halved:
-        return Halved(
-            self.nodes, self.kept, self.casts, len(self.weights), self.clamped, self.vanished
-        )
+        return Halved(self.nodes, self.kept, self.casts, len(self.weights), self.clamped, self.vanished)
 
     def convert(self) -> None:
         import onnx_ir as ir
@@ -166,14 +164,18 @@ class _Halving:
         tensor = value.const_value
         if tensor is None:
             raise Float16Error(f"the initializer {value.name} has no values")
-        clamped, vanished = _losses(tensor.numpy())
+        values = tensor.numpy()
+        clamped, vanished = _losses(values)
         self.clamped += clamped
         self.vanished += vanished
-        name = self._name(f"{value.name}_float16")
+        name, shape = self._name(f"{value.name}_float16"), ir.Shape(values.shape)
         lazy = ir.LazyTensor(
-            lambda: ir.Tensor(_halved(tensor.numpy()), name=name), ir.DataType.FLOAT16, tensor.shape, name=name
+            lambda: ir.Tensor(_halved(tensor.numpy()), name=name),
+            ir.DataType.FLOAT16,
+            shape,
+            name=name,
         )
-        made = ir.Value(name=name, shape=value.shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=lazy)
+        made = ir.Value(name=name, shape=shape, type=ir.TensorType(ir.DataType.FLOAT16), const_value=lazy)
         self.graph.register_initializer(made)
         self.weights.add(name)
         return made

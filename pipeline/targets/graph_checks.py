@@ -57,7 +57,9 @@ def _interface(profile: Profile, facts: GraphFacts) -> Iterator[Finding]:
     for value in facts.real_inputs:
         shape = main.shapes.get(value.name)
         if shape is None:
-            yield _whole("inputs of known rank", f"{value.name} has no shape", "state the input's shape", "unknown")
+            yield _whole(
+                "inputs of known rank", f"{value.name} has no shape", "state the input's shape", "unknown"
+            )
             continue
         shown = f"{value.name} {[size if size is not None else '?' for size in shape]}".replace("'", "")
         if profile.shapes == "static" and None in shape:
@@ -66,7 +68,9 @@ def _interface(profile: Profile, facts: GraphFacts) -> Iterator[Finding]:
             yield _whole(f"inputs of rank {profile.input_rank}", shown,
                          f"give {value.name} {profile.input_rank} axes")  # fmt: skip
         if profile.batch is not None and shape and shape[0] not in (None, profile.batch):
-            yield _whole(f"batch {profile.batch}", shown, f"give {value.name} a first axis of {profile.batch}")
+            yield _whole(
+                f"batch {profile.batch}", shown, f"give {value.name} a first axis of {profile.batch}"
+            )
     named = [value.name for value in (*facts.real_inputs, *outputs)]
     for name in named if profile.dtypes else ():
         dtype = main.dtypes.get(name)

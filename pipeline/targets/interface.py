@@ -25,7 +25,8 @@ def input_specs(specs: InputSpecs, samples: Mapping[str, Any]) -> tuple[TensorSp
             for index, size in enumerate(leaf.shape)
         )
         largest = tuple(
-            leaf.dynamic[index].max if index in leaf.dynamic else size for index, size in enumerate(leaf.shape)
+            leaf.dynamic[index].max if index in leaf.dynamic else size
+            for index, size in enumerate(leaf.shape)
         )
         bounded = tuple(size for size in largest if size is not None)
         example = tuple(int(size) for size in samples[leaf.name].shape)

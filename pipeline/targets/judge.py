@@ -145,7 +145,7 @@ def judge(
 
     proto = read_file(Path(model)) if isinstance(model, (str, Path)) else model
     facts = graph_facts(proto, held=frozenset(held))
-    asked = frozenset(requested) | frozenset(profile.options.get("run_on_accelerator", ()))
+    asked = frozenset(requested) | requested_nodes(profile.options)
     modules, lines = modules or {}, lines or {}
     placements, findings = [], []
     by_output: dict[str, Place] = {}
@@ -173,7 +173,22 @@ def judge(
     )
 
 
-def _crossings(inputs: Iterable[str], made_on: Mapping[str, Place], here: Place) -> Iterable[tuple[str, Place]]:
+def requested_nodes(options: Mapping[str, Any]) -> frozenset[str]:
+    """Nodes that options ask to be on the accelerator: run_on_bpu (names, or a text with ;) and node_info."""
+    given = options.get("run_on_bpu") or ()
+    names = given.split(";") if isinstance(given, str) else given
+    table = options.get("node_info")
+    named = [
+        str(node)
+        for node, row in (table.items() if isinstance(table, Mapping) else ())
+        if isinstance(row, Mapping) and row.get("ON") == "BPU"
+    ]
+    return frozenset((*(str(name).strip() for name in names), *named))
+
+
+def _crossings(
+    inputs: Iterable[str], made_on: Mapping[str, Place], here: Place
+) -> Iterable[tuple[str, Place]]:
     """Tensors that come from the other place."""
     other: Place | None = {"accelerator": "cpu", "cpu": "accelerator"}.get(here)  # type: ignore[assignment]
     return [(name, here) for name in inputs if other is not None and made_on.get(name) == other]
@@ -204,8 +219,9 @@ def _default_mend(profile: Profile, verdict: Verdict, unlisted: bool) -> str | N
     if verdict == "refused":
         return "replace the operator in the network, or cut the model before it"
     if verdict == "unknown":
-        what = "state it in target.limits.operators" if unlisted else "ask the vendor's checker"
-        return f"{what} once it is known"
+        if unlisted:
+            return "once it is known, state it in target.limits.operators"
+        return "ask the vendor's tool; what it answers can be stated in target.limits.operators"
     return None
 
 

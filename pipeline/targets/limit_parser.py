@@ -187,9 +187,7 @@ class _Parser:
     def product(self) -> tuple[Node, Kind]:
         return self.arithmetic(("*", "/", "//", "%"), self.factor)
 
-    def arithmetic(
-        self, signs: tuple[str, ...], part: Callable[[], tuple[Node, Kind]]
-    ) -> tuple[Node, Kind]:
+    def arithmetic(self, signs: tuple[str, ...], part: Callable[[], tuple[Node, Kind]]) -> tuple[Node, Kind]:
         start = self.index
         node, kind = part()
         while sign := self.accept(*signs):
@@ -282,7 +280,9 @@ class _Parser:
         token, word, _ = self.tokens[self.index]
         if kind == "word":
             if token != "word" or word not in self.names.attributes:
-                raise self.fail(f"an attribute of the operator{near_names(word, tuple(self.names.attributes))}")
+                raise self.fail(
+                    f"an attribute of the operator{near_names(word, tuple(self.names.attributes))}"
+                )
             self.index += 1
             return Literal_(word)
         if kind == "operator":

@@ -75,10 +75,11 @@ def job_from_json(data: Mapping[str, Any]) -> Job:
 
 def specs_from_json(rows: Any) -> tuple[TensorSpec, ...]:
     """Tensor specifications out of JSON, whose lists are tuples again."""
-    return tuple(
-        TensorSpec(**{key: tuple(value) if isinstance(value, list) else value for key, value in row.items()})
-        for row in rows
-    )
+    found = []
+    for row in rows:
+        sizes = {key: tuple(row[key]) for key in ("shape", "example", "smallest", "largest")}
+        found.append(TensorSpec(row["name"], row["dtype"], **sizes))
+    return tuple(found)
 
 
 def compiled_from_json(data: Mapping[str, Any]) -> Compiled:

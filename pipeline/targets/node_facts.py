@@ -25,6 +25,9 @@ _LETTERS: Final[dict[str, dict[int, int | None]]] = {
     "H": {1: None, 2: None, 3: None, 4: 2, 5: 3},
     "W": {1: None, 2: None, 3: 2, 4: 3, 5: 4},
 }
+#: Resize states how it samples from this opset on; what it did before.
+RESIZE_ATTRIBUTES_SINCE: Final = 11
+_RESIZE_BEFORE: Final = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor", "antialias": 0}
 #: Operators whose axes came as an input from some opset on, and which input.
 _AXES_INPUT: Final = {"Pad": 3, "Slice": 3, "Resize": 99, "CenterCropPad": 2}
 
@@ -60,8 +63,19 @@ class NodeFacts:
 
     def function(self, name: str, arguments: tuple[Fact, ...]) -> Fact:
         """See `Facts`."""
-        value = _FUNCTIONS[name](self, *arguments)
-        return value
+        return _FUNCTIONS[name](self, *arguments)
+
+    def shown(self, name: str, text: str, value: Fact) -> tuple[str, Fact]:
+        """See `Facts`: shapes instead of whether they fit, neighbours instead of whether there is one."""
+        if name in shape_rules.BROADCASTING or name in ("forms", "ordered_forms"):
+            return "shapes", tuple(self.scope.shapes.get(one) for one in self.inputs)
+        if name == "produced_by":
+            makers = (self.scope.producers.get(one) for one in self.inputs if not self.is_constant(one))
+            return "produced by", tuple(one.op_type if one is not None else "an input" for one in makers)
+        if name == "feeds":
+            takers = [one.op_type for output in self.outputs for one in self.scope.consumers.get(output, ())]
+            return "feeds", tuple(dict.fromkeys(takers))
+        return text, value
 
     # -- pieces
 
@@ -70,7 +84,14 @@ class NodeFacts:
         stated = self.stated()
         if name in stated:
             return stated[name]
-        return defaults(self.node.op_type, self.domain, self.opsets.get(self.domain, 1)).get(name)
+        opset = self.opsets.get(self.domain, 1)
+        known = defaults(self.node.op_type, self.domain, opset)
+        if name in known:
+            return known[name]
+        # A later version's default is what earlier ones did without the attribute, but for Resize.
+        if self.node.op_type == "Resize" and opset < RESIZE_ATTRIBUTES_SINCE:
+            return _RESIZE_BEFORE.get(name)
+        return defaults(self.node.op_type, self.domain, None).get(name)
 
     def stated(self) -> dict[str, Any]:
         """Attributes as they stand at the node."""
@@ -173,12 +194,15 @@ def attribute_value(attribute: onnx.AttributeProto) -> Fact:
 
 
 @cache
-def defaults(operator: str, domain: str, opset: int) -> dict[str, Fact]:
-    """Default values of an operator's attributes in an opset; empty where onnx does not know it."""
+def defaults(operator: str, domain: str, opset: int | None) -> dict[str, Fact]:
+    """Default values of an operator's attributes in an opset; None: in the newest that onnx knows.
+
+    Empty where onnx does not know the operator.
+    """
     import onnx.defs
 
     try:
-        schema = onnx.defs.get_schema(operator, opset, domain)
+        schema = onnx.defs.get_schema(operator, *([] if opset is None else [opset]), domain)
     except Exception:  # onnx raises a type of its C++ part
         return {}
     return {
@@ -221,7 +245,9 @@ def _letter(letter: str, out: bool) -> Callable[[NodeFacts], Fact]:
     return made
 
 
-def _each(names: Callable[[NodeFacts], list[str]], of: Callable[[NodeFacts, str], Fact]) -> Callable[[NodeFacts], Fact]:
+def _each(
+    names: Callable[[NodeFacts], list[str]], of: Callable[[NodeFacts, str], Fact]
+) -> Callable[[NodeFacts], Fact]:
     def made(facts: NodeFacts) -> Fact:
         found = tuple(of(facts, name) for name in names(facts))
         return next((one for one in found if isinstance(one, Unclear)), found)
@@ -272,7 +298,9 @@ def _all_dims(facts: NodeFacts) -> Fact:
 
 def _neighbour(facts: NodeFacts, operator: str, *, after: bool) -> bool:
     if after:
-        return any(one.op_type == operator for name in facts.outputs for one in facts.scope.consumers.get(name, ()))
+        return any(
+            one.op_type == operator for name in facts.outputs for one in facts.scope.consumers.get(name, ())
+        )
     made = (facts.scope.producers.get(name) for name in facts.inputs)
     return any(one is not None and one.op_type == operator for one in made)
 
@@ -303,7 +331,10 @@ def _axis_size(facts: NodeFacts) -> Fact:
 
 
 def _axes_given(facts: NodeFacts) -> Fact:
-    return bool(facts.stated().get("axes")) or facts.input_name(_AXES_INPUT.get(facts.node.op_type, 1)) is not None
+    return (
+        bool(facts.stated().get("axes"))
+        or facts.input_name(_AXES_INPUT.get(facts.node.op_type, 1)) is not None
+    )
 
 
 def _reduced(facts: NodeFacts) -> Fact:
@@ -322,6 +353,55 @@ def _bound(attribute: str, index: int) -> Callable[[NodeFacts], Fact]:
         return None if name is None else facts.constant(name)
 
     return made
+
+
+def _size_at(facts: NodeFacts, name: str, axis: int) -> Fact:
+    shape = facts.shape_of(name)
+    if isinstance(shape, Unclear):
+        return shape
+    size = shape[axis] if axis < len(shape) else 1
+    return Unclear(f"axis {axis} of {name} is dynamic") if size is None else size
+
+
+def _source(letter: str) -> Callable[[NodeFacts], Fact]:
+    """Of the plane that a Flatten or Reshape in front of the node made flat."""
+
+    def made(facts: NodeFacts) -> Fact:
+        name = facts.first()
+        maker = facts.scope.producers.get(name or "")
+        if maker is not None and maker.op_type in ("Flatten", "Reshape"):
+            sizes = facts.dims(maker.input[0])
+            if isinstance(sizes, Unclear):
+                return sizes
+            if len(sizes) == 4:
+                return sizes["nchw".index(letter)]
+        return 1 if letter in "hw" else _letter("C", out=False)(facts)
+
+    return made
+
+
+def _slots(facts: NodeFacts) -> int:
+    names = list(facts.node.input)
+    while names and not names[-1]:
+        names.pop()
+    return len(names)
+
+
+def _residual(facts: NodeFacts) -> bool:
+    return any(
+        one.op_type == "Add" and not any(facts.is_constant(name) for name in one.input)
+        for output in facts.outputs
+        for one in facts.scope.consumers.get(output, ())
+    )
+
+
+def _indices_within(facts: NodeFacts) -> Fact:
+    data, indices, axis = facts.dims(facts.input_name(0)), facts.dims(facts.input_name(1)), _axis(facts)
+    for part in (data, indices, axis):
+        if isinstance(part, Unclear):
+            return part
+    pairs = enumerate(zip(indices, data, strict=False))  # type: ignore[arg-type]
+    return all(number == axis or index <= size for number, (index, size) in pairs)
 
 
 def _to(facts: NodeFacts) -> Fact:
@@ -396,13 +476,17 @@ _VARIABLES: Final[dict[str, Callable[[NodeFacts], Fact]]] = {
     "dims": lambda facts: _sizes(facts, False),
     "dims_out": lambda facts: _sizes(facts, True),
     "all_dims": _all_dims,
+    "channels": _each(lambda facts: facts.inputs, lambda facts, name: _size_at(facts, name, 1)),
+    **{f"source_{letter}": _source(letter) for letter in "hwc"},
     "elements": lambda facts: _elements(facts, facts.first()),
     "elements_out": lambda facts: _elements(facts, facts.output()),
     "inputs": lambda facts: len(facts.inputs),
     "outputs": lambda facts: len(facts.outputs),
+    "input_slots": _slots,
     "activations": lambda facts: len(_activations(facts)),
     "constants": lambda facts: len(facts.inputs) - len(_activations(facts)),
     "dtype": lambda facts: _dtype(facts, facts.first() or facts.output()),
+    "dtype_out": lambda facts: _dtype(facts, facts.output()),
     "dtypes": _each(lambda facts: [*facts.inputs, *facts.outputs], _dtype),
     "activation_dtypes": _each(lambda facts: [*_activations(facts), *facts.outputs], _dtype),
     "to": _to,
@@ -428,20 +512,28 @@ _VARIABLES: Final[dict[str, Callable[[NodeFacts], Fact]]] = {
     "clip_min": _bound("min", 1),
     "clip_max": _bound("max", 2),
     **{name: _pair(name) for name in shape_rules.BROADCASTING},
+    "batch_broadcast_left": lambda facts: shape_rules.batch_broadcast(facts)[0],
+    "batch_broadcast_right": lambda facts: shape_rules.batch_broadcast(facts)[1],
+    "indices_within": _indices_within,
+    "residual": _residual,
     "is_input": lambda facts: any(name in facts.scope.inputs for name in facts.inputs),
     "is_output": lambda facts: any(name in facts.scope.outputs for name in facts.outputs),
     "requested": lambda facts: facts.requested,
 }
 
 _FUNCTIONS: Final[dict[str, Callable[..., Fact]]] = {
-    "rank": lambda facts, index: shape if isinstance(shape := _shape_or_unclear(facts, index), Unclear) else len(shape),
+    "rank": lambda facts, index: (
+        shape if isinstance(shape := _shape_or_unclear(facts, index), Unclear) else len(shape)
+    ),
     "dim": _dim,
     "shape": _input_shape,
     "size": lambda facts, index: _elements(facts, facts.input_name(int(index))),
     "dtype": lambda facts, index: _dtype(facts, facts.input_name(int(index))),
     "constant": _constant_input,
     "given": lambda facts, index: facts.input_name(int(index)) is not None,
-    "output_given": lambda facts, index: len(facts.node.output) > index and bool(facts.node.output[int(index)]),
+    "output_given": lambda facts, index: (
+        len(facts.node.output) > index and bool(facts.node.output[int(index)])
+    ),
     "value": _value,
     "attribute_set": lambda facts, name: name in facts.stated(),
     "attributes_only": _attributes_only,
@@ -449,6 +541,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Fact]]] = {
     "produced_by": lambda facts, operator: _neighbour(facts, operator, after=False),
     "count": lambda facts, items: len(_tuple(items)),
     "product": lambda facts, items: prod(_tuple(items)),
+    "equal": lambda facts, items: len(set(_tuple(items))) <= 1,
     "tail": lambda facts, items, number: _tuple(items)[int(number) :],
     "head": lambda facts, items, number: _tuple(items)[: max(0, len(_tuple(items)) - int(number))],
     "round_up": lambda facts, size, multiple: -(-size // multiple) * multiple,

@@ -30,7 +30,7 @@ _NODE: Final = re.compile(r"""(?:[Nn]ode(?: with name)?:? ?|Name:)['"(]?([^'"()\
 _OPERATOR: Final = re.compile(r"(?:Op with name \(\S*\) and type|No Op registered for|implementation for|"
                               r"while running|Fatal error:) ?\(?([\w.:]+?)\)?(?:[ :(]|$)")  # fmt: skip
 
-_LOAD: Final = '''
+_LOAD: Final = """
 def run(inputs):
     import onnxruntime as ort
 
@@ -42,7 +42,7 @@ def run(inputs):
     )
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(None, inputs)))
-'''
+"""
 
 _PAGE: Final = """\
 # {title}
@@ -167,7 +167,9 @@ class _Loaded:
         session = _session(self.job.folder / ORT_FILE, options)
         _run(session, self.last)
         kernels = kernel_types(Path(session.end_profiling()))
-        proof = f"profile of a run of {ORT_FILE}: {_told(kernels)} kernels; providers {session.get_providers()}"
+        proof = (
+            f"profile of a run of {ORT_FILE}: {_told(kernels)} kernels; providers {session.get_providers()}"
+        )
         stored, computed = next(iter(self.weights), None), next(iter(kernels), None)
         if stored is None or computed is None or stored == computed:
             return stored or computed or "float32", proof
@@ -196,7 +198,9 @@ def _level(job: Job) -> tuple[str, Any]:
     }
     name = str(job.options.get("level", "extended"))
     if name not in known:
-        raise BackendError(f"there is no optimisation level {name}: type target.options.level={'|'.join(known)}")
+        raise BackendError(
+            f"there is no optimisation level {name}: type target.options.level={'|'.join(known)}"
+        )
     return name, known[name]
 
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.targets.backend import BackendError, Compiled, Job, Runner
+from pipeline.targets.known_wrong import ANTIALIAS, refuse_known_wrong
 from pipeline.targets.program import program
 
 if TYPE_CHECKING:
@@ -34,9 +35,11 @@ _UNSUPPORTED: Final = re.compile(
     r"(?:OpenVINO does not support the following ONNX operations|No conversion rule found? for operations?)"
     r":?\s*([\w.,: -]+)"
 )
-_NODE: Final = re.compile(r"(?:While validating ONNX node|validating node|node) '?<?Node\(([^)]*)\):\s*(\w+)?")
+_NODE: Final = re.compile(
+    r"(?:While validating ONNX node|validating node|node) '?<?Node\(([^)]*)\):\s*(\w+)?"
+)
 
-_LOAD: Final = '''
+_LOAD: Final = """
 def run(inputs):
     import openvino as ov
 
@@ -51,7 +54,7 @@ def run(inputs):
         for name in port.get_names():
             outputs[name] = found[port]
     return outputs
-'''
+"""
 
 _PAGE: Final = """\
 # Bundle for OpenVINO
@@ -95,6 +98,7 @@ class OpenVinoBackend:
         """Read, save and compile once, so that what the device refuses is known here."""
         import openvino
 
+        refuse_known_wrong(job.model, "OpenVINO", (ANTIALIAS,))
         core = openvino.Core()
         half = job.precision == "float16"
         try:

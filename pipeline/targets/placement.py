@@ -65,7 +65,9 @@ def place(profile: Profile, facts: NodeFacts, *, folded: bool) -> Placement:
         "accelerator", rule.accelerator, (*_general(profile, rule), *rule.accelerator_limits), facts
     )
     if accelerator is True:
-        return Placement(facts.name, operator, "accelerator", f"within the limits of {profile.place('accelerator')}", macs)
+        return Placement(
+            facts.name, operator, "accelerator", f"within the limits of {profile.place('accelerator')}", macs
+        )
     cpu, second = _side("cpu", rule.cpu, rule.cpu_limits, facts)
     misses = (*first, *second)
     where, why = _decided(profile, rule, accelerator, cpu, misses)
@@ -107,7 +109,7 @@ def _side(
 def _miss(side: Literal["accelerator", "cpu"], limit: Predicate, held: Truth) -> Miss:
     unclear = held.value is None
     found = ", ".join(held.why if unclear else held.found)
-    return Miss(side, limit.text if limit.checkable else held.why[0], found, limit.mend, unclear)
+    return Miss(side, limit.says or (limit.text if limit.checkable else held.why[0]), found, limit.mend, unclear)
 
 
 def _decided(
@@ -125,9 +127,17 @@ def _decided(
         return "cpu", outside
     below = "; ".join(_against(miss) for miss in misses if miss.side == "cpu")
     if cpu is None:
-        return "unknown", f"{outside}; {slow} where it can be told that: {below or 'nothing is stated about it'}"
+        return (
+            "unknown",
+            f"{outside}; {slow} where it can be told that: {below or 'nothing is stated about it'}",
+        )
     if rule.cpu == "none":
-        return "unsupported", f"{outside}, nor on any other place" if rule.accelerator != "none" else "the target has no form of it"
+        return (
+            "unsupported",
+            f"{outside}, nor on any other place"
+            if rule.accelerator != "none"
+            else "the target has no form of it",
+        )
     return "unsupported", f"{outside}, and not on {slow} ({below})"
 
 

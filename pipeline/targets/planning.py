@@ -7,12 +7,14 @@ torch is imported.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pipeline.errors import Refused
-from pipeline.graph.rewrites.names import check_rules
+from pipeline.graph.rewrites.names import LEGALISATION, check_rules
 from pipeline.targets.config import TargetConfig
+from pipeline.targets.precheck_stage import PrecheckStage
 from pipeline.targets.profile import Profile, load_profile
+from pipeline.targets.request_check import check_request
 from pipeline.targets.stages import TargetRequest, target_stages
 
 if TYPE_CHECKING:
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from pipeline.samples.spec import InputSpecs
     from pipeline.stage import Stage
 
-#: What `target.precision` is without a target.
-OWN_PRECISION: Final = TargetConfig.precision
+#: Keys of `target` that only a target reads.
+_NEEDS_TARGET = ("precision", "profile", "backend", "limits", "rules", "options", "calibration", "python")
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,12 @@ class TargetPlan:
 
     Attributes:
         profile: its limits.
-        wants: the legalisation rules that are on, in the profile's order.
-        off: those that the request switches off.
+        rules: the legalisation rules that are on, in the order in which they are applied.
         stages: what follows parity, in order.
     """
 
     profile: Profile
-    wants: tuple[str, ...]
-    off: tuple[str, ...]
+    rules: tuple[str, ...]
     stages: tuple[Stage, ...]
 
 
@@ -61,27 +61,28 @@ def plan_target(
         _refuse_without_target(config)
         return None
     profile = load_profile(config.profile or config.name, config.limits)
-    wants, off = _rules(config, profile)
+    rules = _rules(config, profile)
+    check_request(profile, opset=opset, inputs=specs, ir_version=ir_version, precision=config.precision)
     if parity.kind == "none":
         raise Refused(
             "PL-601", "what runs on the target is compared with the network, and parity=none leaves nothing",
             where="parity", found="parity=none", expected="parity=noise or parity=fixed",
             next_step="Type parity=noise",
         )  # fmt: skip
-    stages: tuple[Stage, ...] = ()
+    stages: list[Stage] = [PrecheckStage(config.name, profile, dict(config.options))]
     backend = config.backend or profile.backend
     if backend is not None:
         request = TargetRequest.of(
             config, backend=backend, options=profile.options, tolerances=profile.precisions
         )
         stages += target_stages(request, specs, k=parity.k)
-    return TargetPlan(profile, wants, off, stages)
+    return TargetPlan(profile, rules, tuple(stages))
 
 
 def _refuse_without_target(config: TargetConfig) -> None:
-    """Keys that a target would read: a request that would ignore them is refused."""
+    """A request that would ignore what it holds is refused."""
     plain = TargetConfig()
-    for key in ("precision", "profile", "backend", "limits", "rules", "options", "calibration", "python"):
+    for key in _NEEDS_TARGET:
         found = getattr(config, key)
         if found != getattr(plain, key):
             raise Refused(
@@ -91,8 +92,9 @@ def _refuse_without_target(config: TargetConfig) -> None:
             )  # fmt: skip
 
 
-def _rules(config: TargetConfig, profile: Profile) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The profile's rules and those that the request adds (true), without those that it switches off."""
-    off = check_rules(config.rules, key="target.rules", kind="legalise")
-    added = [name for name, value in config.rules.items() if value and name not in profile.wants]
-    return tuple(name for name in (*profile.wants, *added) if name not in off), off
+def _rules(config: TargetConfig, profile: Profile) -> tuple[str, ...]:
+    """The profile's rules and those that the request asks for, without those that it switches off."""
+    check_rules(config.rules, key="target.rules", kind="legalise")
+    check_rules(dict.fromkeys(profile.wants, True), key="target.rules", kind="legalise")
+    ordered = [name for family in LEGALISATION.values() for name in family]
+    return tuple(name for name in ordered if config.rules.get(name, name in profile.wants))

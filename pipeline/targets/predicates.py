@@ -51,6 +51,9 @@ class Facts(Protocol):
     def function(self, name: str, arguments: tuple[Fact, ...]) -> Fact:
         """Of a function about the node."""
 
+    def shown(self, name: str, text: str, value: Fact) -> tuple[str, Fact]:
+        """What people are told of a variable or function that was looked at, under which name."""
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -264,8 +267,9 @@ def evaluate(node: Node, facts: Facts, found: dict[str, Fact]) -> Fact:
         case Literal_(value):
             return value
         case Name(name):
-            found[name] = facts.variable(name)
-            return found[name]
+            value = facts.variable(name)
+            _note(found, facts, name, name, value)
+            return value
         case Call(name, arguments, text):
             inner = tuple(evaluate(argument, facts, found) for argument in arguments)
             for part in inner:
@@ -273,7 +277,7 @@ def evaluate(node: Node, facts: Facts, found: dict[str, Fact]) -> Fact:
                     return part
             value = facts.function(name, inner)
             if name in _ABOUT_THE_NODE:
-                found[text] = value
+                _note(found, facts, name, text, value)
             return value
         case ListOf(items):
             values = tuple(evaluate(item, facts, found) for item in items)
@@ -291,9 +295,14 @@ def evaluate(node: Node, facts: Facts, found: dict[str, Fact]) -> Fact:
             return Unclear("; ".join(held.why)) if held.value is None else held.value
 
 
+def _note(found: dict[str, Fact], facts: Facts, name: str, text: str, value: Fact) -> None:
+    label, shown = facts.shown(name, text, value)
+    found[label] = shown
+
+
 #: Functions whose value is worth showing; the others only reckon with what is shown already.
 _ABOUT_THE_NODE: Final = frozenset(FUNCTIONS) - {
-    "count", "product", "tail", "head", "round_up", "power_of_two", "whole", "min", "max",
+    "count", "equal", "product", "tail", "head", "round_up", "power_of_two", "whole", "min", "max",
 }  # fmt: skip
 
 
@@ -334,4 +343,15 @@ def near_names(word: str, known: tuple[str, ...]) -> str:
     return f" (did you mean {', '.join(close)}?)" if close else ""
 
 
-__all__ = ["Fact", "Facts", "Kind", "LimitError", "Node", "Predicate", "Truth", "Unclear", "evaluate", "truth"]
+__all__ = [
+    "Fact",
+    "Facts",
+    "Kind",
+    "LimitError",
+    "Node",
+    "Predicate",
+    "Truth",
+    "Unclear",
+    "evaluate",
+    "truth",
+]

@@ -126,7 +126,13 @@ class Profile:
             return "not stated"
         if high is None:
             return f"from {low}"
-        return f"{low} to {high}" if low is not None and low != high else f"up to {high}" if low is None else str(low)
+        return (
+            f"{low} to {high}"
+            if low is not None and low != high
+            else f"up to {high}"
+            if low is None
+            else str(low)
+        )
 
     def place(self, kind: str) -> str:
         """The vendor's word for accelerator or cpu."""

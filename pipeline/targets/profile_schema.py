@@ -26,7 +26,9 @@ ROW_KEYS: Final = (
 PRECISIONS: Final = ("float32", "float16")
 
 
-def build(name: str, data: Mapping[str, Any], *, where: str, extends: tuple[str, ...], digest: str) -> Profile:
+def build(
+    name: str, data: Mapping[str, Any], *, where: str, extends: tuple[str, ...], digest: str
+) -> Profile:
     """The profile that resolved YAML data stands for.
 
     Args:
@@ -163,7 +165,11 @@ def _requirement(given: Any, where: str) -> Requirement:
 def _precisions(given: Mapping[str, Any], where: str) -> dict[str, float]:
     made = {}
     for precision, tolerance in (given or {"float32": 1e-4}).items():
-        if precision not in PRECISIONS or isinstance(tolerance, bool) or not isinstance(tolerance, (int, float)):
+        if (
+            precision not in PRECISIONS
+            or isinstance(tolerance, bool)
+            or not isinstance(tolerance, (int, float))
+        ):
             raise Refused("PL-601", "no precision with its tolerance", where=f"{where}: precisions",
                           found=f"{precision}: {tolerance}", expected="float32: 1.0e-4",
                           next_step=f"Mend {where}")  # fmt: skip
@@ -215,7 +221,9 @@ class _Row:
 
     def choice(self, key: str, words: tuple[str, ...], default: str | None) -> Any:
         expected = f"one of {', '.join(words)}" if len(words) < 20 else "an operator of ONNX"
-        return self._take(key, lambda value: value in words, expected, _NEEDED if default is None else default)
+        return self._take(
+            key, lambda value: value in words, expected, _NEEDED if default is None else default
+        )
 
     def mapping(self, key: str) -> Mapping[str, Any]:
         found: Mapping[str, Any] = self._take(key, lambda value: isinstance(value, Mapping), "a mapping", {})

@@ -48,7 +48,11 @@ def convolution(facts: NodeFacts) -> dict[str, Fact]:
         "pads_even": padding if isinstance(padding, Unclear) else _even(padding),
     }
     for letter, place in (("h", -2), ("w", -1), ("d", -3)):
-        for name, values, missing in (("kernel", kernels, 1), ("stride", strides, 1), ("dilation", dilations, 1)):
+        for name, values, missing in (
+            ("kernel", kernels, 1),
+            ("stride", strides, 1),
+            ("dilation", dilations, 1),
+        ):
             found[f"{name}_{letter}"] = _at(values, place, missing)
         found[f"pad_{letter}"] = _pad_at(padding, place)
     found.update(_channels(facts, weights, found["group"]))
@@ -241,7 +245,9 @@ def _fit(shapes: list[Any]) -> dict[str, Fact]:
     return {
         "same_shape": len({tuple(shape) for shape in shapes}) <= 1,
         "one_input_scalar": any(prod(shape) == 1 for shape in shapes),
-        "broadcast": all(size in (1, full) for column, full in zip(columns, output, strict=True) for size in column),
+        "broadcast": all(
+            size in (1, full) for column, full in zip(columns, output, strict=True) for size in column
+        ),
         "one_sided": any(tuple(shape) == output for shape in filled),
         "collapsed_rank": _collapsed(columns, output, merge_broadcast=True),
         "collapsed_rank_apart": _collapsed(columns, output, merge_broadcast=False),
@@ -285,3 +291,26 @@ def _has_form(shapes: list[Any], parts: list[str]) -> bool:
             elif bound.setdefault(mark, size) != size or (mark.islower() and size <= 1):
                 return False
     return True
+
+
+def batch_broadcast(facts: NodeFacts) -> tuple[Fact, Fact]:
+    """Of a MatMul's inputs, which of their leading axes are broadcast: none, all, trailing or mixed."""
+    shapes = [facts.dims(facts.input_name(index)) for index in range(2)]
+    for shape in shapes:
+        if isinstance(shape, Unclear):
+            return shape, shape
+    left, right = (shape[:-2] for shape in shapes)  # type: ignore[index]
+    width = max(len(left), len(right))
+    pairs = list(zip(_filled(left, width), _filled(right, width), strict=True))
+    return (
+        _stretched([one == 1 for one, other in pairs if (one, other) != (1, 1)]),
+        _stretched([other == 1 for one, other in pairs if (one, other) != (1, 1)]),
+    )
+
+
+def _stretched(marks: list[bool]) -> str:
+    if not any(marks):
+        return "none"
+    if all(marks):
+        return "all"
+    return "trailing" if marks == sorted(marks) else "mixed"

@@ -16,17 +16,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from pipeline.errors import InternalError, StageFailed
 from pipeline.samples.spec import InputSpecs
 from pipeline.stage import KeyParts, Stage, Verdict, Workspace
-from pipeline.targets.backend import Backend, Job
+from pipeline.targets.backend import Backend, serves
 from pipeline.targets.backends import (
     backend_of,
     check_request,
     code_of,
-    reference_to,
     require_packages,
 )
 
 if TYPE_CHECKING:
-    from pipeline.graph.assemble import ModelFile
     from pipeline.parity.compare import OutputComparison
     from pipeline.parity.reference import Reference
     from pipeline.parity.signature import Signature
@@ -165,37 +163,19 @@ class CompileStage:
 
     def run(self, workspace: Workspace) -> Verdict:
         """Compile into an empty folder; only what the backend names and what is really there is kept."""
-        from pipeline.targets.child import Employer, imports_for
-        from pipeline.targets.compiled import CompiledFiles
         from pipeline.targets.interface import input_specs, output_specs
-        from pipeline.targets.messages import Order, compiled_from_json
+        from pipeline.targets.jobs import compile_model
 
-        model: ModelFile = workspace.get("model")
         request = self.request
-        folder = _fresh(workspace.scratch / "compile")
-        job = Job(
-            model=model.path.absolute(),
-            folder=_fresh(folder / "compiled"),
-            scratch=_fresh(folder / "scratch"),
-            inputs=input_specs(self.specs, workspace.get("export_inputs")),
-            outputs=output_specs(workspace.get("signature")),
-            precision=request.precision,
-            options=request.options,
-            threads=request.use_threads,
-            timeout_s=request.timeout_s,
-            tolerance=request.tolerance,
+        interface = (
+            input_specs(self.specs, workspace.get("export_inputs")),
+            output_specs(workspace.get("signature")),
         )
-        before = _states(model)
-        employer = Employer(self.name, request.target, request.python, workspace.emit)
-        answer = employer.give(
-            Order("compile", reference_to(request.backend), job, import_from=imports_for(request.python)),
-            folder,
-            failure="PL-643",
+        folder = _fresh(workspace.scratch / self.name)
+        made, answer = compile_model(
+            request, workspace.get("model").path, interface, folder, workspace.emit, stage=self.name
         )
-        if _states(model) != before:
-            raise StageFailed("PL-647", f"{request.target} wrote into the model file", where=model.path.name)
-        compiled = compiled_from_json(answer.data["compiled"])
-        made = CompiledFiles.of(job.folder, compiled, job.inputs, job.outputs)
+        compiled = made.compiled
         workspace.put("compiled", made)
         seconds = float(answer.data["seconds"])
         return Verdict(
@@ -204,7 +184,7 @@ class CompileStage:
                 "target": {
                     "name": request.target,
                     "versions": dict(request.versions),
-                    "compile_seconds": round(seconds, 3),
+                    "compile_seconds": round(seconds, 6),
                     "compile_peak_mib": answer.peak_mib,
                     "artifact_bytes": made.size,
                     "files": {name: len(data) for name, data in made.data.items()},
@@ -244,13 +224,13 @@ class ExecuteStage:
 
     def run(self, workspace: Workspace) -> Verdict:
         """Run in a process in which nothing was compiled, from a copy of the compiled files."""
-        from pipeline.targets.run_compiled import run_compiled
+        from pipeline.targets.jobs import run_compiled
 
         request = self.request
         made: CompiledFiles = workspace.get("compiled")
         outputs, answer = run_compiled(
-            request, made, workspace.get("parity_inputs"), _fresh(workspace.scratch / "execute"),
-            workspace.emit,
+            request, made, workspace.get("parity_inputs"), _fresh(workspace.scratch / self.name),
+            workspace.emit, stage=self.name,
         )  # fmt: skip
         workspace.put("target_outputs", outputs)
         latency = dict(answer.data["latency"])
@@ -259,8 +239,8 @@ class ExecuteStage:
             f"{latency['threads']} threads, {outputs.precision}",
             measured={
                 "target": {
-                    "load_seconds": round(float(answer.data["load_seconds"]), 3),
-                    "run_seconds": round(float(answer.data["run_seconds"]), 3),
+                    "load_seconds": round(float(answer.data["load_seconds"]), 6),
+                    "run_seconds": round(float(answer.data["run_seconds"]), 6),
                     "run_peak_mib": answer.peak_mib,
                     "latency": latency,
                     "precision": {
@@ -275,7 +255,7 @@ class ExecuteStage:
         """The precision is the one that was asked, and every set of inputs has its outputs."""
         found: TargetOutputs = workspace.get("target_outputs")
         asked = self.request.precision
-        if found.precision.split(" ")[0] != asked:
+        if not serves(asked, found.precision):
             raise StageFailed(
                 "PL-648", f"{self.request.target} does not run in the precision that was asked",
                 where="target.precision", found=f"{found.precision} ({found.proof})", expected=asked,
@@ -384,12 +364,6 @@ def _fresh(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder.absolute()
-
-
-def _states(model: ModelFile) -> list[tuple[int, int]]:
-    """Size and time stamp of the model's files."""
-    found = [path.stat() for path in (model.path, model.data_path) if path is not None]
-    return [(state.st_size, state.st_mtime_ns) for state in found]
 
 
 def _told(answer: Answer, key: str = "compile_log") -> dict[str, Any]:

@@ -112,7 +112,11 @@ def _tiled(schedule: Any, registers: Registers) -> str | None:
     kinds = _kinds(schedule, reduction)
     spatial = kinds.count(_SPATIAL)
     consumers = schedule.get_consumers(reduction)
-    if kinds != [_SPATIAL] * spatial + [_REDUCTION] * (len(kinds) - spatial) or not spatial or len(consumers) > 1:
+    if (
+        kinds != [_SPATIAL] * spatial + [_REDUCTION] * (len(kinds) - spatial)
+        or not spatial
+        or len(consumers) > 1
+    ):
         raise _DoesNotFit
     if consumers and schedule.get_consumers(consumers[0]):
         raise _DoesNotFit
@@ -131,9 +135,7 @@ def _tiled(schedule: Any, registers: Registers) -> str | None:
     return "tiled reduction"
 
 
-def _tile(
-    schedule: Any, reduction: Any, end: Any, axes: int, spatial: int, registers: Registers
-) -> None:
+def _tile(schedule: Any, reduction: Any, end: Any, axes: int, spatial: int, registers: Registers) -> None:
     loops = list(schedule.get_loops(end))
     channels = _extent(schedule, loops[-1])
     places = _extent(schedule, loops[-2]) if len(loops) > 1 else 1
@@ -179,7 +181,9 @@ def tile_of(places: int | None, channels: int | None, registers: Registers) -> t
     for lanes in (one for one in LANES if channels % one == 0):
         vectors = max(1, lanes // registers.lanes)
         for width in range(1, WIDEST + 1):
-            if width > 1 and (places is None or places % width or width * vectors + vectors + 1 > registers.count):
+            if width > 1 and (
+                places is None or places % width or width * vectors + vectors + 1 > registers.count
+            ):
                 continue
             best = max(best, (width * vectors / (width + vectors), width, lanes))
     return best[1], best[2]

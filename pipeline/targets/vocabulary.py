@@ -15,7 +15,7 @@ Kind: TypeAlias = Literal["number", "numbers", "text", "dtype", "operator", "tru
 #: Element types by numpy's names; "string" and the small floats as ONNX calls them.
 DTYPES: Final = frozenset(
     "float32 float64 float16 bfloat16 int8 int16 int32 int64 int4 uint8 uint16 uint32 uint64 uint4 bool "
-    "complex64 complex128 string float8e4m3fn float8e4m3fnuz float8e5m2 float8e5m2fnuz float4e2m1".split()
+    "complex64 complex128 string float8e4m3fn float8e4m3fnuz float8e5m2 float8e5m2fnuz float8e8m0 float4e2m1 int2 uint2".split()
 )
 
 #: Name -> kind, what it is.
@@ -38,12 +38,18 @@ VARIABLES: Final[dict[str, tuple[Kind, str]]] = {
     "dims_out": ("numbers", "sizes of the first output"),
     "elements": ("number", "of the first input"),
     "elements_out": ("number", "of the first output"),
+    "channels": ("numbers", "second axis of every input"),
+    "source_h": ("number", "height of the plane that a Flatten or Reshape in front flattened, else 1"),
+    "source_w": ("number", "its width"),
+    "source_c": ("number", "its channels, else the second axis"),
     "all_dims": ("numbers", "sizes of every input and output"),
     "inputs": ("number", "how many inputs are given"),
     "outputs": ("number", "how many outputs are given"),
+    "input_slots": ("number", "inputs up to the last that is given, gaps included"),
     "activations": ("number", "inputs that are no constants"),
     "constants": ("number", "inputs that are constants"),
     "dtype": ("dtype", "element type of the first input (of the output where there is none)"),
+    "dtype_out": ("dtype", "element type of the first output"),
     "dtypes": ("dtype", "of every input that is given and every output"),
     "activation_dtypes": ("dtype", "of every activation and every output"),
     "to": ("dtype", "what a Cast casts to"),
@@ -94,9 +100,14 @@ VARIABLES: Final[dict[str, tuple[Kind, str]]] = {
     "one_sided": ("truth", "an input has the output's shape: the others alone are broadcast"),
     "collapsed_rank": ("number", "axes left when neighbours that are broadcast alike are merged"),
     "collapsed_rank_apart": ("number", "the same, where an axis that is broadcast merges with none"),
+    "batch_broadcast_left": ("text", "MatMul: which leading axes of the first input are broadcast: none, all, "
+                             "trailing, mixed"),
+    "batch_broadcast_right": ("text", "of the second input"),
+    "indices_within": ("truth", "indices are no longer than the data, but along the axis"),
+    "residual": ("truth", "an Add of two activations takes the output"),
     "is_input": ("truth", "it takes an input of the model"),
     "is_output": ("truth", "it gives an output of the model"),
-    "requested": ("truth", "target.options.run_on_accelerator names the node"),
+    "requested": ("truth", "target.options asks for the accelerator by the node's name (run_on_bpu, node_info)"),
     "batch_kept": ("truth", "Transpose: the first axis stays first"),
 }
 
@@ -118,6 +129,7 @@ FUNCTIONS: Final[dict[str, tuple[tuple[str, ...], Kind, str]]] = {
     "produced_by": (("operator",), "truth", "produced_by(Conv): an input comes from a Conv"),
     "count": (("numbers",), "number", "count(axes): how many"),
     "product": (("numbers",), "number", "product(dims): all multiplied"),
+    "equal": (("numbers",), "truth", "equal(parts): all alike"),
     "tail": (("numbers", "number"), "numbers", "tail(dims, 1): without the first"),
     "head": (("numbers", "number"), "numbers", "head(dims, 2): without the last two"),
     "round_up": (("number", "number"), "number", "round_up(C, 4): to the next multiple"),

@@ -80,6 +80,14 @@ class Structured(Plain):
         return {"logits": y * scale, "side": named["a"] + named["b"]}
 
 
+class OtherWhileTraced(Plain):
+    """Returns something else when an exporter looks at it."""
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = super().forward(x)
+        return {"traced": y} if torch.jit.is_tracing() else {"run": y}
+
+
 class NativeCrash(Plain):
     """Ends the process while it runs, as native code may."""
 

@@ -79,10 +79,12 @@ def test_a_zip_that_unpacks_to_a_thousand_times_its_size(tmp_path: Path) -> None
 
 def test_a_pickle_in_a_zip_that_is_a_bomb(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pth"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
-        with archive.open("w/data.pkl", "w", force_zip64=True) as stream:
-            for _ in range(256):
-                stream.write(b"0" * (1 << 20))
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive,
+        archive.open("w/data.pkl", "w", force_zip64=True) as stream,
+    ):
+        for _ in range(256):
+            stream.write(b"0" * (1 << 20))
     assert "unpacks to" in refusal(path)
 
 

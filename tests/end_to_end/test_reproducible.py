@@ -22,7 +22,7 @@ import onnx
 import pytest
 
 from pipeline.locations import CONF_DIR
-from tests.config.trees import as_checkout, as_wheel
+from tests.config.trees import REPOSITORY, as_checkout, as_wheel
 from tests.end_to_end.conftest import NETWORKS, CommandLine, X
 
 #: The opset that both write; dynamo's own.
@@ -51,6 +51,7 @@ class Side:
     tree: Path
     folder: Path
     environment: Mapping[str, str]
+    python: str = sys.executable
 
     def make(self, *words: str) -> Path:
         """Run the command line; the run directory."""
@@ -58,7 +59,7 @@ class Side:
         shutil.rmtree(home, ignore_errors=True)
         (home / "tmp").mkdir(parents=True)
         done = subprocess.run(
-            [sys.executable, "-m", "pipeline", *words], cwd=self.folder, capture_output=True, text=True, check=False,
+            [self.python, "-m", "pipeline", *words], cwd=self.folder, capture_output=True, text=True, check=False,
             env={**os.environ, **self.environment, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache"),
                  "TMPDIR": str(home / "tmp")},
             timeout=550,
@@ -98,6 +99,45 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Side, Side]:
         side(as_checkout(one / "checkout"), one / "work", 1, 1),
         side(as_wheel(two / "lib"), two / "a folder with spaces", 2, 77),
     )
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Side:
+    """A virtual environment of its own in which pip has installed the wheel, with the same packages."""
+    folder = tmp_path_factory.mktemp("environment")
+    quiet = {**os.environ, "PIP_CONSTRAINT": "/dev/null", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+
+    def run(*words: str | Path) -> str:
+        return subprocess.run(
+            [*map(str, words)], cwd=REPOSITORY, env=quiet, capture_output=True, text=True, check=True
+        ).stdout
+
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder / "wheel")
+    (wheel,) = (folder / "wheel").glob("*.whl")
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "venv")
+    python = folder / "venv/bin/python"
+    run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
+    (site,) = (folder / "venv/lib").glob("python*/site-packages")
+    (site / "same_packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    where = run(python, "-I", "-c", "import pipeline, torch, sys; print(pipeline.__file__, sys.prefix)").split()
+    assert Path(where[0]).is_relative_to(site) and where[1] == str(folder / "venv")
+    (folder / "work").mkdir()
+    variables = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "5", "PYTHONPATH": ""}
+    return Side(site, folder / "work", variables, str(python))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exporter", EXPORTERS)
+@pytest.mark.parametrize("model", ["mynet", "resnet18", "vit_b_16", "lraspp_mobilenet_v3_large"])
+def test_so_does_a_virtual_environment_with_the_wheel(
+    sides: tuple[Side, Side], environment: Side, model: str, exporter: str
+) -> None:
+    words = (f"model={model}", f"export.exporter={exporter}", f"export.opset={EXPORTERS[exporter]}")
+    one, other = sides[0].make(*words), environment.make(*words)
+    assert one.name == other.name
+    assert_same(one, other)
+    for made in (sides[0], environment):
+        made.clear()
 
 
 @pytest.fixture

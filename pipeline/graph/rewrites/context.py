@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.defs
 import onnx.shape_inference
 import onnx_ir as ir
@@ -280,7 +281,7 @@ class Context:
                 schema, ir.serde.serialize_node(node), types, data,
                 opset_imports=[onnx.OperatorSetIdProto(domain="", version=self.opset)],
             )  # fmt: skip
-        except onnx.shape_inference.InferenceError as error:
+        except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as error:
             rule = self._rule.name if self._rule is not None else "?"
             raise InternalError(f"rule {rule} made a {node.op_type} that is wrong: {error}") from error
         for value in node.outputs:

@@ -34,6 +34,10 @@ def _floating(node: ir.Node, context: Context) -> Declined | None:
     return None if forms.floating(context, node.inputs[0]) else forms.NO_TYPE
 
 
+def _clippable(node: ir.Node, context: Context) -> Declined | None:
+    return forms.no_clip(context, node.inputs[0])
+
+
 def _hard_sigmoid(node: ir.Node, context: Context) -> list[ir.Value]:
     alpha = context.attribute(node, "alpha", HARD_SIGMOID[0])
     beta = context.attribute(node, "beta", HARD_SIGMOID[1])
@@ -64,7 +68,7 @@ def _hard_swish_check(node: ir.Node, context: Context) -> Declined | None:
     value = _hard_swish_input(node, context)
     if value is None:
         return NOT_NEEDED
-    return None if forms.floating(context, value) else forms.NO_TYPE
+    return forms.no_clip(context, value)
 
 
 def _hard_swish(node: ir.Node, context: Context) -> list[ir.Value]:
@@ -96,7 +100,7 @@ def _clip_to_zero_check(node: ir.Node, context: Context) -> Declined | None:
         return NOT_NEEDED
     if low is None or high is None or not math.isfinite(low) or not math.isfinite(high) or low > high:
         return Declined("it has not two finite bounds in order")
-    return _floating(node, context)
+    return _clippable(node, context)
 
 
 def _clip_to_zero(node: ir.Node, context: Context) -> list[ir.Value]:
@@ -112,7 +116,7 @@ def _clip_to_zero(node: ir.Node, context: Context) -> list[ir.Value]:
 def _minimum_check(node: ir.Node, context: Context) -> Declined | None:
     if len(node.inputs) != 2 or _minimum(node, context) is None:
         return NOT_NEEDED
-    return None if forms.floating(context, node.outputs[0]) else forms.NO_TYPE
+    return forms.no_clip(context, node.outputs[0])
 
 
 def _minimum(node: ir.Node, context: Context) -> tuple[ir.Value, float] | None:
@@ -163,7 +167,7 @@ def _relu_after(node: ir.Node, context: Context) -> Declined | None:
     """Relu behind a convolution or what is fused with one is every vendor's own fusion."""
     if forms.producer(node.inputs[0], "Conv", "ConvTranspose", "BatchNormalization", "Add", "Gemm"):
         return NOT_NEEDED
-    return _floating(node, context)
+    return _clippable(node, context)
 
 
 def _relu_to_clip(node: ir.Node, context: Context) -> list[ir.Value]:
@@ -282,10 +286,9 @@ def _softmax(node: ir.Node, context: Context) -> list[ir.Value]:
 
 
 def _negative_check(node: ir.Node, context: Context) -> Declined | None:
-    dtype = context.dtype(node.inputs[0])
-    if dtype is None:
-        return forms.NO_TYPE
-    return None if dtype.is_floating_point() and dtype.itemsize >= 2 or dtype.is_signed() else forms.NO_TYPE
+    if context.dtype(node.inputs[0]) in (ir.DataType.INT64, ir.DataType.INT32):
+        return None
+    return _floating(node, context)
 
 
 def _negative(node: ir.Node, context: Context) -> Sequence[ir.Value]:
@@ -299,7 +302,7 @@ RULES: Final = (
     Rule("hard_swish_to_clip", "legalise", ("HardSwish", "Mul"), ("Add", "Clip", "Mul"), "float noise",
          "HardSwish becomes x * Clip(x + 3, 0, 6) * 1/6", _hard_swish, _hard_swish_check),
     Rule("hard_sigmoid_to_clip", "legalise", ("HardSigmoid",), ("Mul", "Add", "Clip"), "float noise",
-         "HardSigmoid becomes Clip(alpha * x + beta, 0, 1)", _hard_sigmoid, _floating),
+         "HardSigmoid becomes Clip(alpha * x + beta, 0, 1)", _hard_sigmoid, _clippable),
     Rule("min_of_relu_to_clip", "legalise", ("Min",), ("Clip",), "exact",
          "Min(Relu(x), 6) becomes Clip(x, 0, 6)", _minimum_to_clip, _minimum_check, "a constant bound of 0 or more"),
     Rule("clip_to_relu", "legalise", ("Clip",), ("Relu",), "exact",

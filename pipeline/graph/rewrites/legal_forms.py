@@ -30,6 +30,9 @@ TO_THE_END: Final = 2**63 - 1
 #: Element types that rules do arithmetic in; ONNX Runtime computes little in bfloat16 on a CPU.
 _FLOATING: Final = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
+#: Before this opset Clip knows no type but float32 (ONNX Runtime: Clip of 6 and 11).
+CLIP_OF_ALL: Final = 12
+
 NO_TYPE: Final = Declined("it does not compute in a floating-point type that is known")
 NO_SIZES: Final = Declined("its sizes are not known")
 NO_RANK: Final = Declined("its rank is not known")
@@ -39,6 +42,16 @@ def floating(context: Context, value: ir.Value | None) -> np.dtype[Any] | None:
     """The numpy type of a floating-point value, or None."""
     dtype = context.dtype(value)
     return np.dtype(dtype.numpy()) if dtype in _FLOATING and dtype is not None else None
+
+
+def no_clip(context: Context, value: ir.Value | None) -> Declined | None:
+    """Why a value cannot be clipped at the graph's opset."""
+    dtype = floating(context, value)
+    if dtype is None:
+        return NO_TYPE
+    if context.opset < CLIP_OF_ALL and dtype != np.float32:
+        return Declined(f"before opset {CLIP_OF_ALL} Clip takes float32 alone")
+    return None
 
 
 def floats(context: Context, value: ir.Value | None) -> np.dtype[Any]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 GLOBAL_POOLS: Final = {"ReduceMean": "GlobalAveragePool", "ReduceMax": "GlobalMaxPool"}
 #: The first axes are the batch and the channels.
 FIRST_PLACE: Final = 2
+#: Of an image; [N, L, C] of a transformer has its channels elsewhere and no places.
+IMAGE_RANK: Final = 4
 NOT_CONSTANT: Final = Declined("its axes are not constant")
 
 
@@ -26,7 +28,7 @@ def _pool_check(node: ir.Node, context: Context) -> Declined | None:
         return forms.NO_RANK
     if axes is None:
         return NOT_CONSTANT
-    if rank <= FIRST_PLACE or axes != tuple(range(FIRST_PLACE, rank)):
+    if rank < IMAGE_RANK or axes != tuple(range(FIRST_PLACE, rank)):
         return NOT_NEEDED
     return None if forms.floating(context, node.inputs[0]) else forms.NO_TYPE
 
@@ -105,7 +107,7 @@ def _lp_check(node: ir.Node, context: Context) -> Declined | None:
         return forms.NO_RANK
     if context.attribute(node, "p", 2) not in (1, 2):
         return Declined("it is no norm of 1 or 2")
-    return None if forms.floating(context, node.inputs[0]) else forms.NO_TYPE
+    return forms.no_clip(context, node.inputs[0])
 
 
 def _lp(node: ir.Node, context: Context) -> list[ir.Value]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from pipeline.graph.rewrites.context import Context
 
-#: A Slice with steps becomes Reshape, Slice, Reshape where the result has at most this rank.
+#: The highest rank that most restricted targets take.
 HIGHEST_RANK: Final = 4
 NOT_CONSTANT: Final = Declined("its indices are not constant")
 
@@ -63,6 +63,26 @@ def _gather(node: ir.Node, context: Context) -> list[ir.Value]:
         sizes = context.static_shape(node.outputs[0])
         value = forms.squeeze(context, value, [axis]) if sizes is None else forms.reshape(context, value, sizes)
     return [value]
+
+
+def _pick_check(node: ir.Node, context: Context) -> Declined | None:
+    """Gather of one place behind a Transpose of rank 5 or more: queries, keys and values of attention."""
+    before = forms.producer(node.inputs[0], "Transpose")
+    rank = context.rank(node.inputs[0])
+    if before is None or rank is None or rank <= HIGHEST_RANK or context.rank(node.inputs[1]) != 0:
+        return NOT_NEEDED
+    return None if context.integers(node.inputs[1]) is not None else Declined("its index is not constant")
+
+
+def _pick(node: ir.Node, context: Context) -> list[ir.Value]:
+    before = forms.producer(node.inputs[0], "Transpose")
+    assert before is not None
+    perm = forms.permutation(before, context)
+    assert perm is not None
+    axis = context.attribute(node, "axis", 0) % len(perm)
+    picked = context.op("Gather", [before.inputs[0], node.inputs[1]], axis=perm[axis])
+    rest = [one for one in perm if one != perm[axis]]
+    return [forms.transpose(context, picked, [one - (one > perm[axis]) for one in rest])]
 
 
 def _parts(node: ir.Node, context: Context) -> tuple[list[int], int] | None:
@@ -297,6 +317,9 @@ def _uneven(node: ir.Node, context: Context) -> list[ir.Value]:
 
 
 RULES: Final = (
+    Rule("gather_before_transpose", "legalise", ("Gather",), ("Gather", "Transpose"), "exact",
+         "Gather of one place behind a Transpose of rank 5 or more is done before it", _pick, _pick_check,
+         "a constant index"),
     Rule("gather_to_slice", "legalise", ("Gather",), ("Slice", "Reshape", "Squeeze"), "exact",
          "Gather of constant, evenly spaced indices becomes Slice", _gather, _gather_check,
          "constant indices in even steps, a known size of the axis"),

@@ -17,7 +17,7 @@ from pipeline.graph.rewrites.families import rules_of
 from pipeline.graph.rewrites.opened import OpenedModel
 from pipeline.graph.rewrites.rewriting import DeclinedNode, Rewriting
 from pipeline.graph.rewrites.rule import Rule
-from pipeline.graph.rewrites.schemas import changed_with, misfit
+from pipeline.graph.rewrites.schemas import changed_with, drop_neutral, misfit
 
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
 #: How many operators a sentence names.
@@ -117,6 +117,7 @@ def _step(
     for node in changed:
         if node.graph is None:  # an earlier rule of this step took it along
             continue
+        drop_neutral(node, newer, newer - 1)
         candidates = rules.get((node.op_type, newer), [])
         reason, by = _try(opened, node, candidates, off)
         if reason == "":

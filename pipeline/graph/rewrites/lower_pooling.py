@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def _check(node: ir.Node, context: Context) -> Declined | None:
     if not context.attribute(node, "ceil_mode", 0):
         return NOT_NEEDED
+    if any(one != 1 for one in context.attribute(node, "dilations", ())):
+        return Declined("its dilations came with the same opset")
     before, after = context.static_shape(node.inputs[0]), context.static_shape(node.outputs[0])
     if before is None or after is None:
         return Declined("how far its last window reaches depends on sizes that are not known")

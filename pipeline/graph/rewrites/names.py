@@ -14,6 +14,9 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
     "lower_normalization": ("rms_normalization", "group_normalization", "group_normalization_18",
         "layer_normalization", "batch_normalization",),
     "lower_activation": ("swish", "gelu", "mish", "hard_swish", "celu", "thresholded_relu",),
+    "lower_resize": ("resize_symmetric", "resize_antialias", "resize_axes", "resize_roi", "resize_scales",
+        "resize_table", "upsample",),
+    "lower_sampling": ("grid_sample_modes", "grid_sample",),
     "lower_axes": ("split_parts", "reduction_axes", "reduce_sum_axes", "squeeze_axes", "split_sizes",
         "negative_axes", "negative_indices",),
     "lower_pad": ("pad_wrap", "pad_axes", "pad_truth", "clip_integers", "clip_limits", "pad_amounts",),
@@ -24,7 +27,10 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
         "extremes_of_integers", "power_types", "or_equal", "reduced_small_integers", "equal_numbers",
         "round", "gemm_without_bias", "modulo", "is_infinite",),
     "lower_shapes": ("shape_part", "reshape_zero", "triangle", "running_sum", "range", "depth_to_space",),
+    "lower_index": ("scatter_extremes", "scatter_sums", "gather_batches", "gather_elements",
+        "gather_coordinates", "scatter_elements", "scatter_coordinates",),
     "lower_pooling": ("pool_to_the_end",),
+    "lower_einsum": ("einsum",),
 }  # fmt: skip
 #: Family module of legalisation rules -> the names of its rules (its `RULES`, in their order).
 LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
@@ -34,8 +40,9 @@ LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
         "resize_sizes_to_scales", "resize_scales_to_sizes",
     ),
     "legal_slicing": (
-        "gather_to_slice", "uneven_split_to_slices", "strided_slice_to_reshape", "pad_to_concat",
-        "negative_pad_to_slice", "pad_into_conv", "uneven_conv_pads_apart",
+        "gather_before_transpose", "gather_to_slice", "uneven_split_to_slices",
+        "strided_slice_to_reshape", "pad_to_concat", "negative_pad_to_slice", "pad_into_conv",
+        "uneven_conv_pads_apart",
     ),
     "legal_pooling": (
         "global_pool_of_one_place", "whole_window_to_global_pool", "split_large_pool",

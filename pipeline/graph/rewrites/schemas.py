@@ -63,6 +63,7 @@ def misfit(node: ir.Node, newer: int, older: int) -> str | None:
         return f"there is no {node.op_type} before opset {first}" if first else "onnx does not know it"
     if after.since_version == before.since_version:
         return None
+    drop_neutral(node, newer, older)
     return (
         _attributes(node, before, after)
         or _arity(node, after)
@@ -70,15 +71,23 @@ def misfit(node: ir.Node, newer: int, older: int) -> str | None:
     )  # fmt: skip
 
 
-def _attributes(node: ir.Node, before: onnx.defs.OpSchema, after: onnx.defs.OpSchema) -> str | None:
+def drop_neutral(node: ir.Node, newer: int, older: int) -> None:
+    """Take attributes away that an older opset does not know and that say what it does anyway."""
+    before, after = schema_of(node.op_type, newer), schema_of(node.op_type, older)
+    if before is None or after is None or after.since_version == before.since_version:
+        return
     for name, attribute in list(node.attributes.items()):
-        if name in after.attributes:
-            continue
         known = before.attributes.get(name)
-        if known is not None and (_is_default(attribute, known) or name in _WITHOUT_EFFECT):
-            del node.attributes[name]
+        if name in after.attributes or known is None:
             continue
-        return f"its attribute {name} came with opset {before.since_version}"
+        if _is_default(attribute, known) or name in _WITHOUT_EFFECT:
+            del node.attributes[name]
+
+
+def _attributes(node: ir.Node, before: onnx.defs.OpSchema, after: onnx.defs.OpSchema) -> str | None:
+    for name in node.attributes:
+        if name not in after.attributes:
+            return f"its attribute {name} came with opset {before.since_version}"
     for name, wanted in after.attributes.items():
         if name in node.attributes:
             continue

@@ -98,20 +98,26 @@ def _group(tool: str, group: str, keys: Mapping[Any, Any], march: str) -> Iterat
             yield Problem(f"{group}.{key.name}", "the key is missing")
     for name, value in keys.items():
         where = f"{group}.{name}"
-        key = key_of(tool, group, str(name))
-        if key is None and name in ("caffe_model", "prototxt") and group == "model_parameters":
+        known = key_of(tool, group, str(name))
+        if known is None and name in ("caffe_model", "prototxt") and group == "model_parameters":
             continue  # documented, for models of another kind
-        if key is None:
+        if known is None:
             other = group_of(tool, str(name))
-            hint = f": it belongs to {other}" if other else _near(str(name), [k.name for k in SCHEMAS[tool][group]])
+            hint = f": it belongs to {other}" if other else _near(str(name), _names(tool, group))
             yield Problem(where, f"there is no such key{hint}")
             continue
-        if key.marches and march not in key.marches:
-            yield Problem(where, f"only {', '.join(key.marches)} take it, the march is {march or 'not given'}")
-        if key.deprecated:
-            yield Problem(where, f"the tool has dropped it; use {key.deprecated}", "warning")
-        if value is not None and (said := _value(key, value)):
+        if known.marches and march not in known.marches:
+            yield Problem(
+                where, f"only {', '.join(known.marches)} take it, the march is {march or 'not given'}"
+            )
+        if known.deprecated:
+            yield Problem(where, f"the tool has dropped it; use {known.deprecated}", "warning")
+        if value is not None and (said := _value(known, value)):
             yield Problem(where, said)
+
+
+def _names(tool: str, group: str) -> list[str]:
+    return [key.name for key in SCHEMAS[tool][group]]
 
 
 def _instead(group: str, name: str, keys: Mapping[Any, Any]) -> bool:
@@ -123,7 +129,11 @@ def _value(key: Key, value: Any) -> str | None:
     if key.kind == "choice":
         return None if str(value) in key.values else f"{value!r} is none of {', '.join(key.values)}"
     if key.kind == "boolean":
-        return None if isinstance(value, bool) or str(value) in ("True", "False") else f"{value!r} is no True or False"
+        return (
+            None
+            if isinstance(value, bool) or str(value) in ("True", "False")
+            else f"{value!r} is no True or False"
+        )
     if key.kind in ("integer", "number"):
         return _number(key, value)
     if key.kind == "mapping":
@@ -205,12 +215,18 @@ def _inputs(
         if march == "bernoulli2" and rt == "yuv444" and layouts[index] == "NCHW":
             yield Problem("input_parameters.input_layout_rt", "bernoulli2 takes yuv444 as NHWC only")
         if ranges[index] not in (None, "regular") and rt != "nv12":
-            yield Problem("input_parameters.input_space_and_range", "only nv12 has another range than regular")
+            yield Problem(
+                "input_parameters.input_space_and_range", "only nv12 has another range than regular"
+            )
         if shapes[index]:
-            yield from _shape(tool, str(shapes[index]), train, rt, str(trained[index] or "NCHW"), given, compiler)
+            yield from _shape(
+                tool, str(shapes[index]), train, rt, str(trained[index] or "NCHW"), given, compiler
+            )
         if tool == HB_MAPPER:
             yield from _norm(str(norms[index]), means[index], scales[index])
-        if train == "featuremap" and any(value not in (None, "None") for value in (means[index], scales[index])):
+        if train == "featuremap" and any(
+            value not in (None, "None") for value in (means[index], scales[index])
+        ):
             yield Problem("input_parameters", "a featuremap is not normalised by the tool")
         if tool == HB_COMPILE and train != "featuremap" and trained[index] is None:
             yield Problem("input_parameters.input_layout_train", f"{train} needs it")
@@ -221,14 +237,22 @@ def _inputs(
         if name not in ("_default_value",) and kind not in ("ddr", "pyramid", "resizer"):
             yield Problem("compiler_parameters.input_source", f"{kind!r} is none of ddr, pyramid, resizer")
     if isinstance(source, Mapping) and given.get("input_name"):
-        for name, rt in zip(parts(given["input_name"]), rts, strict=True):
-            if source.get(name) and source[name] not in INPUT_SOURCES[str(rt)]:
-                yield Problem("compiler_parameters.input_source", f"{name} is {rt}, which comes from "
-                              f"{' or '.join(INPUT_SOURCES[str(rt)])}")  # fmt: skip
+        for name, kind in zip(parts(given["input_name"]), map(str, rts), strict=True):
+            if source.get(name) and source[name] not in INPUT_SOURCES[kind]:
+                came = " or ".join(INPUT_SOURCES[kind])
+                yield Problem(
+                    "compiler_parameters.input_source", f"{name} is {kind}, which comes from {came}"
+                )
 
 
 def _shape(
-    tool: str, text: str, train: str, rt: str, layout: str, given: Mapping[str, Any], compiler: Mapping[str, Any]
+    tool: str,
+    text: str,
+    train: str,
+    rt: str,
+    layout: str,
+    given: Mapping[str, Any],
+    compiler: Mapping[str, Any],
 ) -> Iterator[Problem]:
     where = "input_parameters.input_shape"
     if not _SIZES.fullmatch(text):
@@ -283,7 +307,9 @@ def _compile_only(
     if compiler.get("core_num", 1) > 1 and march not in NASH_FOUR_CORES:
         yield Problem("compiler_parameters.core_num", f"{march} has one core for a model")
     if (compiler.get("compile_mode") == "balance") != (compiler.get("balance_factor") is not None):
-        yield Problem("compiler_parameters.balance_factor", "compile_mode balance and balance_factor go together")
+        yield Problem(
+            "compiler_parameters.balance_factor", "compile_mode balance and balance_factor go together"
+        )
     if compiler.get("cache_mode", "disable") != "disable" and not compiler.get("cache_path"):
         yield Problem("compiler_parameters.cache_path", f"cache_mode {compiler['cache_mode']} needs it")
 

@@ -208,7 +208,9 @@ def key_of(tool: str, group: str, name: str) -> Key | None:
 
 def group_of(tool: str, name: str) -> str | None:
     """The group that a key belongs to."""
-    return next((group for group, keys in SCHEMAS[tool].items() if any(key.name == name for key in keys)), None)
+    return next(
+        (group for group, keys in SCHEMAS[tool].items() if any(key.name == name for key in keys)), None
+    )
 
 
 def parts(value: Any, separator: str = ";") -> list[str]:

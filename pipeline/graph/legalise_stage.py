@@ -1,0 +1,92 @@
+"""The stage that applies a target's rules. Importable without onnx."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pipeline.events import Finding
+from pipeline.graph.rewrites.names import NAMES
+from pipeline.stage import KeyParts, Verdict, Workspace
+
+if TYPE_CHECKING:
+    from pipeline.graph.bare import BareModel
+
+
+@dataclass(frozen=True)
+class LegaliseStage:
+    """What the target refuses becomes what it takes; see `pipeline.graph.legalise`.
+
+    Attributes:
+        rules: names of the rules that are on, from `legalise.wanted_rules`.
+        private_apis: as in `SimplifyStage`.
+    """
+
+    rules: tuple[str, ...]
+    private_apis: bool
+    name: ClassVar[str] = "legalise"
+    takes: ClassVar[tuple[str, ...]] = ("simplified", "export_inputs")
+    makes: ClassVar[tuple[str, ...]] = ("legalised",)
+    storable: ClassVar[bool] = True
+
+    def key_parts(self) -> KeyParts:
+        # The families are imported by name, so that the key names those that take part.
+        families = sorted({NAMES[name][1] for name in self.rules})
+        return KeyParts(
+            config={"rules": sorted(self.rules)},
+            code=("pipeline.graph.legalise", *families),
+            packages=("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim"),
+        )
+
+    def requires(self, workspace: Workspace) -> None:
+        workspace.get("simplified").check_invariant()
+
+    def run(self, workspace: Workspace) -> Verdict:
+        from pipeline.graph.legalise import legalise_and_prove
+        from pipeline.graph.simplify import count_nodes, operators
+
+        before: BareModel = workspace.get("simplified")
+        done = legalise_and_prove(
+            before, self.rules, workspace.get("export_inputs"), private_apis=self.private_apis
+        )
+        workspace.put("legalised", done.model)
+        measured: dict[str, Any] = {
+            "nodes": count_nodes(done.model),
+            "nodes_before": count_nodes(before),
+            "operators": operators(done.model),
+            **done.rewriting.to_json(),
+        }
+        if done.error is not None:
+            measured["error"] = done.error
+        if done.approximation is not None:
+            measured["approximation"] = done.approximation
+            workspace.emit(
+                Finding(
+                    self.name,
+                    "warning",
+                    "rules that only approximate moved an output by "
+                    f"{done.approximation:.1e} of its largest magnitude",
+                    {"approximation": done.approximation},
+                )
+            )
+        number = len(done.rewriting.applied)
+        summary = f"{measured['nodes']} nodes, {number} rewritten" if number else "nothing to rewrite"
+        return Verdict(summary=summary, measured=measured)
+
+    def ensures(self, workspace: Workspace) -> None:
+        """The interface is the one before, but for a frozen batch."""
+        from pipeline.errors import InternalError
+
+        before: BareModel = workspace.get("simplified")
+        after: BareModel = workspace.get("legalised")
+        after.check_invariant()
+        same = ("inputs", "outputs", "shown_parameters")
+        if changed := [name for name in same if getattr(before, name) != getattr(after, name)]:
+            raise InternalError(f"rules changed {changed}")
+        if "freeze_batch" not in self.rules and _types(before) != _types(after):
+            raise InternalError("rules changed the type of an input or output")
+
+
+def _types(model: BareModel) -> list[bytes]:
+    graph = model.parsed().graph
+    return [value.type.SerializeToString() for value in (*graph.input[: len(model.inputs)], *graph.output)]

@@ -1,0 +1,10 @@
+"""OpenVINO's backend against the contract of all backends."""
+
+from __future__ import annotations
+
+from pipeline.targets.contract_tests import BackendContract
+from pipeline.targets.openvino import BACKEND
+
+
+class TestOpenVino(BackendContract):
+    backend = BACKEND
