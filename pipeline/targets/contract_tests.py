@@ -113,9 +113,10 @@ class BackendContract:
         _packages_or_skip(self)
 
     @pytest.fixture(scope="class")
-    def two(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trial:
+    @classmethod
+    def two(cls, tmp_path_factory: pytest.TempPathFactory) -> Trial:
         """`TWO`, compiled and run once for all tests of the class."""
-        contract = request.cls()
+        contract = cls()
         _packages_or_skip(contract)
         trial = Trial(contract, tmp_path_factory.mktemp("two"), TWO)
         trial.made = trial.compile()
