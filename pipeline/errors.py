@@ -131,6 +131,7 @@ CODES: Final[dict[str, str]] = {
     "PL-621": "a file of the calibration data cannot be used",
     "PL-622": "the vendor's compiler does not take an option",
     "PL-623": "the vendor's compiler cannot be handed the file",
+    "PL-624": "a dynamic axis without a largest size on a target that builds for a range",
     "PL-640": "there is no such backend",
     "PL-641": "a package that the target needs is missing",
     "PL-642": "a precision or an option that the target does not take",

@@ -15,6 +15,7 @@ import pytest
 from pipeline import errors
 from pipeline.config.compose import compose
 from pipeline.plan import build_plan
+from pipeline.stage import Stage
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -92,37 +93,42 @@ def test_every_room_shows_an_interface() -> None:
     assert rooms == {"pipeline", *there} - empty
 
 
-def test_the_table_of_stages_is_the_plan() -> None:
-    table = re.search(r"^\| stage \|.*?\n\n", ARCHITECTURE, re.MULTILINE | re.DOTALL)
+def stages_said(heading: str) -> list[tuple[Any, ...]]:
+    """(name, takes, makes, runs, room) of every row of a table of stages; files are left out."""
+    table = re.search(rf"^\| {heading} \|.*?\n\n", ARCHITECTURE, re.MULTILINE | re.DOTALL)
     assert table is not None
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in table[0].strip().splitlines()[2:]
     ]
-    said = [
-        (
-            name,
-            tuple(taken.split(", ")) if taken else (),
-            tuple(re.findall(r"`(\w+)`", made)),
-            runs,
-            room,
-        )
+    return [
+        (name, tuple(taken.split(", ")) if taken else (), tuple(re.findall(r"`(\w+)`", made)), runs, room)
         for name, taken, made, runs, room in rows
     ]
-    stages = build_plan(compose(["model=mynet"])).stages
-    assert said == [
-        (
-            stage.name,
-            stage.takes,
-            stage.makes,
-            "on demand"
-            if getattr(stage, "on_demand", False)
-            else "cached"
-            if stage.storable
-            else "every time",
-            type(stage).__module__.split(".")[1],
-        )
-        for stage in stages
+
+
+def stages_planned(*overrides: str) -> list[tuple[Any, ...]]:
+    def runs(stage: Stage) -> str:
+        if getattr(stage, "on_demand", False):
+            return "on demand"
+        return "cached" if stage.storable else "every time"
+
+    return [
+        (stage.name, stage.takes, stage.makes, runs(stage), type(stage).__module__.split(".")[1])
+        for stage in build_plan(compose(overrides)).stages
     ]
+
+
+def test_the_table_of_stages_is_the_plan() -> None:
+    assert stages_said("stage") == stages_planned("model=mynet")
+
+
+def test_the_table_of_a_targets_stages_is_the_plan() -> None:
+    """One target hands over, another compiles; no single one does both here."""
+    handed = stages_planned("model=mynet", "target=horizon_x3")
+    compiled = stages_planned("model=mynet", "target=onnxruntime")
+    without = stages_planned("model=mynet")
+    both = [*handed, *(row for row in compiled if row not in handed)]
+    assert stages_said("stage of a target") == [row for row in both if row not in without]
 
 
 # -- paths, names and links in every page ------------------------------------------------------------

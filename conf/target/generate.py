@@ -39,7 +39,9 @@ def write_onnx_operators() -> None:
     import onnx
 
     with (TABLES / "onnx_operators.csv").open("w", encoding="utf-8", newline="") as stream:
-        stream.write(f"# Operators of the domain ai.onnx, all versions, with attributes and their kinds; onnx {onnx.__version__}\n")
+        stream.write(
+            f"# Operators of the domain ai.onnx, all versions, with attributes and their kinds; onnx {onnx.__version__}\n"
+        )
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(("operator", "attributes"))
         rows.writerows(onnx_operators())
@@ -101,7 +103,13 @@ class Meanings:
         self.contexts: dict[str, str] = data["contexts"]
         self.clauses: dict[str, object] = data["clauses"]
         self.table = table
+        self.mends: dict[str, str] = data.get("mends", {})
         self.cells: dict[tuple[str, str], str] = {}
+
+    def mend(self, operator: str, clause: str) -> str | None:
+        """What makes a node keep to the clause."""
+        keys = (f"{self.table}/{operator} :: {clause}", f"{operator} :: {clause}")
+        return next((self.mends[key] for key in keys if key in self.mends), None)
 
     def meaning(self, operator: str, clause: str) -> object:
         """Its limits, or a mapping that says why it has none; the clause itself where it is a limit already."""
@@ -110,7 +118,9 @@ class Meanings:
                 return self.clauses[key]
         return clause
 
-    def limits(self, operator: str, side: str, text: str, general: tuple[str, ...] = ()) -> tuple[list[object], set[str]]:
+    def limits(
+        self, operator: str, side: str, text: str, general: tuple[str, ...] = ()
+    ) -> tuple[list[object], set[str]]:
         """The limits of a cell, and the element types of quantized activations that it states.
 
         Raises:
@@ -129,17 +139,25 @@ class Meanings:
                     made += self._of(meaning["same_as"], side, meaning.get("without", ()), operator)
                     continue
                 quantized.update(meaning.get("quantized", ()))
-                if not set(meaning) <= {"quantized", "data", "part_of"}:
+                if not set(meaning) <= {"quantized", "data", "part_of", "limit"}:
                     raise SystemExit(f"{self.table}, {operator}: {clause!r} has no meaning in {meaning}")
-                continue
+                if "limit" not in meaning:
+                    continue
+                meaning = meaning["limit"]
+            mend = self.mend(operator, clause)
             for limit in meaning if isinstance(meaning, list) else [meaning]:
                 whole = f"if {condition}: {limit}" if condition else str(limit)
                 try:
                     parse_limit(whole, names_of(operator))
                 except LimitError as error:
                     raise SystemExit(f"{self.table}, {operator}, {side}: {clause!r}: {error}") from error
-                made.append(whole if whole == clause else {"limit": whole, "says": clause})
-        made += [{"limit": one, "says": "general limit of the table"} for one in general]
+                row = (
+                    {"limit": whole}
+                    | ({"says": clause} if whole != clause else {})
+                    | ({"mend": mend} if mend else {})
+                )
+                made.append(row if len(row) > 1 else whole)
+        made += [{"limit": one, "says": f"{one} unless the row says otherwise"} for one in general]
         return made, quantized
 
     def _of(self, operator: str, side: str, without: object, here: str) -> list[object]:
@@ -149,7 +167,17 @@ class Meanings:
 
 
 #: Words in a cell that state a rank; a row without them keeps to the general rule of its table.
-RANK_WORDS: Final = ("rank", "as Reshape", "conv2d", "converted to Conv", "batch==1", "fmap N", "shape rules of Mul", "as Add", "limits of")
+RANK_WORDS: Final = (
+    "rank",
+    "as Reshape",
+    "conv2d",
+    "converted to Conv",
+    "batch==1",
+    "fmap N",
+    "shape rules of Mul",
+    "as Add",
+    "limits of",
+)
 #: Rows that the general rule of rank 4 is not about: they vanish before placement.
 VANISH: Final = ("Constant", "ConstantOfShape", "Dropout", "Shape", "Size", "Identity")
 
@@ -219,8 +247,13 @@ def kneron_table(chip: str) -> dict[str, dict[str, object]]:
 
 
 #: TensorRT's names of element types.
-TENSORRT_TYPES: Final = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16", "FP8": "float8e4m3fn",
-                         "FP4": "float4e2m1"}
+TENSORRT_TYPES: Final = {
+    "FP32": "float32",
+    "FP16": "float16",
+    "BF16": "bfloat16",
+    "FP8": "float8e4m3fn",
+    "FP4": "float4e2m1",
+}
 
 
 def tensorrt_table() -> dict[str, dict[str, object]]:
@@ -262,7 +295,11 @@ def onnxruntime_rows() -> list[tuple[str, str, str, str]]:
     known = {name for name, _ in onnx_operators()}
     types: dict[str, set[str]] = {}
     for kernel in state.get_all_opkernel_def():
-        if kernel.provider != "CPUExecutionProvider" or kernel.domain not in ("", "com.microsoft", "ai.onnx.ml"):
+        if kernel.provider != "CPUExecutionProvider" or kernel.domain not in (
+            "",
+            "com.microsoft",
+            "ai.onnx.ml",
+        ):
             continue
         name = f"{kernel.domain}::{kernel.op_name}" if kernel.domain else kernel.op_name
         if not kernel.domain and kernel.op_name not in known:
@@ -271,7 +308,11 @@ def onnxruntime_rows() -> list[tuple[str, str, str, str]]:
         types.setdefault(name, set()).update(kernel.type_constraints.get(wanted, ["any"]))
     found = {name: _dtypes(given) for name, given in types.items()}
     for schema in onnx.defs.get_all_schemas():
-        if schema.domain == "" and schema.name not in found and (schema.has_function or schema.has_context_dependent_function):
+        if (
+            schema.domain == ""
+            and schema.name not in found
+            and (schema.has_function or schema.has_context_dependent_function)
+        ):
             found[schema.name] = None
     made = []
     for name, dtypes in sorted(found.items()):
@@ -287,14 +328,14 @@ def _first_type(operator: str, domain: str) -> str:
 
     try:
         schema = onnx.defs.get_schema(operator, domain)
-    except Exception:
+    except Exception:  # noqa: BLE001 - onnx raises a type of its C++ part
         return "T"
     tensors = list(schema.inputs) or list(schema.outputs)
     return str(tensors[0].type_str) if tensors else "T"
 
 
 def _dtypes(given: set[str]) -> set[str] | None:
-    """numpy's names; None where everything goes. float16 runs as float32 between casts of the runtime's."""
+    """Names that numpy has; None where everything goes. float16 runs as float32 between casts of the runtime's."""
     names = {"float": "float32", "double": "float64"}
     found = set()
     for one in given:
@@ -321,7 +362,9 @@ def write_operators(name: str, table: dict[str, dict[str, object]], source: str)
     import yaml
 
     text = f"# Made by conf/target/generate.py from tables/{source}.csv; change the table or the clauses, not this file.\n"
-    text += yaml.safe_dump({"citation": citation(source), "operators": table}, sort_keys=True, width=110, allow_unicode=True)
+    text += yaml.safe_dump(
+        {"citation": citation(source), "operators": table}, sort_keys=True, width=110, allow_unicode=True
+    )
     (HERE / "operators" / f"{name}.yaml").write_text(text, encoding="utf-8")
 
 
@@ -340,7 +383,10 @@ def from_tools() -> None:
     )
     known = {name for name, _ in onnx_operators()}
     taken = [(name, "full", "", "") for name in sorted(onnx_frontend._get_convert_map()) if name in known]
-    missing = [(name, "none", "", "no converter in the frontend") for name in sorted(known - {row[0] for row in taken})]
+    missing = [
+        (name, "none", "", "no converter in the frontend")
+        for name in sorted(known - {row[0] for row in taken})
+    ]
     write_listed(
         "tvm",
         f"Operators that the ONNX frontend of apache-tvm {tvm.__version__} converts. Source: its own map (relax.frontend.onnx)",
@@ -368,6 +414,7 @@ def all_tables() -> dict[str, tuple[dict[str, dict[str, object]], str]]:
 
 
 def main() -> None:
+    """Make operators/ again; with --tools, first the tables that come from installed packages."""
     if "--tools" in sys.argv[1:]:
         write_onnx_operators()
         from_tools()

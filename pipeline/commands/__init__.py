@@ -11,5 +11,6 @@ COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "compare": ("pipeline.commands.compare", "what differs between two run directories"),
     "precheck": ("pipeline.commands.precheck", "judge a file against a target's profile"),
     "targets": ("pipeline.commands.targets", "list the targets and what they take"),
+    "rules": ("pipeline.commands.rules", "the rewrite rules: what they take, make, need and promise"),
     "cache": ("pipeline.commands.cache", "list, clear, verify or explain the stage cache"),
 }

@@ -39,8 +39,12 @@ def main(argv: Sequence[str]) -> int:
 
     arguments = parser("precheck", "Judge a finished ONNX file against a target's profile.")
     arguments.add_argument("path", type=Path, help="an ONNX file, or a run directory")
-    arguments.add_argument("--target", required=True, metavar="NAME", help="python -m pipeline targets lists them")
-    arguments.add_argument("--config-dir", type=Path, metavar="DIR", help="your own folder with target/NAME.yaml")
+    arguments.add_argument(
+        "--target", required=True, metavar="NAME", help="python -m pipeline targets lists them"
+    )
+    arguments.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="your own folder with target/NAME.yaml"
+    )
     arguments.add_argument("overrides", nargs="*", help="target.limits.KEY=VALUE and the like")
     given = arguments.parse_args(list(argv))
     profile, options = target(given.target, given.config_dir, given.overrides)
@@ -76,7 +80,7 @@ def target(name: str, config_dir: Path | None, overrides: Sequence[str]) -> tupl
                           expected="target.KEY=VALUE", next_step="Take it away")  # fmt: skip
     folders = [] if config_dir is None else [config_dir]
     config = compose([f"target={name}", "model=mynet", *overrides], config_dirs=folders).target
-    return load_profile(config.profile or config.name, config.limits, config_dirs=folders), config.options
+    return load_profile(config.profile or config.name, config.limits), config.options
 
 
 def _model(path: Path) -> tuple[Path, dict[str, Any]]:
@@ -116,10 +120,10 @@ def _data(file: Path, profile: Profile, judgement: Judgement, modules: Mapping[s
 def _text(file: Path, profile: Profile, judgement: Judgement) -> list[str]:
     from pipeline.targets.causes import causes
 
+    nodes = count(len(judgement.placements), "node", "nodes")
     lines = [
         f"{profile.name}: {profile.title}",
-        f"{file}: opset {judgement.opset}, IR version {judgement.ir_version}, "
-        f"{count(len(judgement.placements), 'node', 'nodes')}",
+        f"{file}: opset {judgement.opset}, IR version {judgement.ir_version}, {nodes}",
         "predicted from published data; no tool of the vendor's was run",
     ]
     if judgement.problem:
@@ -143,7 +147,9 @@ def _cause(cause: Cause) -> list[str]:
         lines = [f"  the graph: {cause.limit}; found {first.found}"]
     else:
         nodes = f"node {first.node}" if number == 1 else f"{number} nodes, first {first.node}"
-        found = "" if first.found in (first.operator, cause.limit) or first.found in cause.limit else f"; found {first.found}"
+        word = "" if cause.verdict == "unknown" else "found "
+        known = first.found in (first.operator, cause.limit)
+        found = "" if known else f"; {word}{first.found}"
         lines = [f"  {cause.operator} ({nodes}): {cause.limit}{found}"]
         origin = [text for text in (first.module and f"module {first.module}", first.line) if text]
         if origin:
@@ -167,10 +173,17 @@ def _placement(profile: Profile, judgement: Judgement) -> list[str]:
     figures = judgement.figures()
     shares = [f"{figures['nodes_on_accelerator'] or 0:.1%} of the nodes that are left"]
     if figures["macs_on_accelerator"] is not None:
-        shares.append(f"{figures['macs_on_accelerator']:.1%} of {figures['macs'] / 1e9:.2f} G multiply-accumulates")
+        shares.append(
+            f"{figures['macs_on_accelerator']:.1%} of {figures['macs'] / 1e9:.2f} G multiply-accumulates"
+        )
+    if figures["macs_not_known"]:
+        unknown = count(figures["macs_not_known"], "node", "nodes")
+        shares.append(f"an unknown number of those of {unknown} without a known shape")
     lines.append(f"  on {profile.place('accelerator')}: {' and '.join(shares)}")
     if "cpu" in profile.places:
-        lines.append(f"  tensors that pass between {profile.place('accelerator')} and {profile.place('cpu')}: {judgement.switches}")
+        lines.append(
+            f"  tensors that pass between {profile.place('accelerator')} and {profile.place('cpu')}: {judgement.switches}"
+        )
     return lines
 
 

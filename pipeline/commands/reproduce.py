@@ -48,9 +48,9 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("--keep", type=Path, help="a folder to keep what was made in")
     given = arguments.parse_args(argv)
     manifest = whole_manifest(given.directory)
-    plan, config = _plan(given.directory, manifest, given.search)
     scratch = Path(tempfile.mkdtemp(prefix="reproduce-"))
     try:
+        plan, config = _plan(given.directory, manifest, given.search, scratch)
         made = _make(plan, config, manifest, given.keep or scratch, quiet=given.json)
         # With the same versions the numbers may still differ from machine to machine, and say nothing.
         upgraded = load(made / MANIFEST)["versions"] != manifest["versions"]
@@ -104,13 +104,15 @@ def _upgraded(plan: Plan, manifest: Mapping[str, Any]) -> str | None:
     return f"It was made with other versions: {'; '.join(texts)}" if texts else None
 
 
-def _plan(folder: Path, manifest: dict[str, Any], search: Sequence[Path]) -> tuple[Plan, Config]:
+def _plan(
+    folder: Path, manifest: dict[str, Any], search: Sequence[Path], scratch: Path
+) -> tuple[Plan, Config]:
     """The plan whose code and weights have the digests of the manifest.
 
     Raises:
         Refused: a source or weights with that digest are nowhere.
     """
-    places = _Places(load(folder / RECORD)["overrides"], search)
+    places = _Places(load(folder / RECORD)["overrides"], search, scratch)
     wanted = manifest["model"]
     sources: dict[str, list[str]] = {}
 
@@ -159,7 +161,8 @@ def _missing(key: str, name: str, what: str) -> Refused:
 class _Places:
     """Where files may be: as they were typed, and under the folders that are searched."""
 
-    def __init__(self, overrides: Sequence[str], search: Sequence[Path]) -> None:
+    def __init__(self, overrides: Sequence[str], search: Sequence[Path], scratch: Path) -> None:
+        self._scratch = scratch
         self._typed = [
             Path(word).expanduser()
             for text in overrides
@@ -178,6 +181,13 @@ class _Places:
                 yield folder
             yield from (path for path in sorted(folder.rglob(name)) if path.is_file())
 
+    def _under(self, name: str, path: Path, sha256: str) -> Path:
+        """The file under the name that it had: that name is part of the request."""
+        link = self._scratch / "found" / sha256 / name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.absolute())
+        return link
+
     def file(self, name: str, sha256: str) -> str:
         """The file with these bytes; one that was renamed is found too, when its folder is searched.
 
@@ -187,5 +197,5 @@ class _Places:
         everything = (path for folder in self._search for path in sorted(folder.rglob("*")) if path.is_file())
         for path in itertools.chain(self.of(name), everything):
             if file_sha256(path) == sha256:
-                return str(path)
+                return str(path if path.name == name else self._under(name, path, sha256))
         raise _missing("weights or inputs", name, f"a file with the sha256 {sha256[:16]}...")

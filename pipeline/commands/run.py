@@ -9,7 +9,8 @@ import sys
 
 from pipeline.commands.sweep import Planned, run_sweep
 from pipeline.config.arguments import Arguments
-from pipeline.config.compose import Point, compose_points
+from pipeline.config.points import Point
+from pipeline.config.remembered import compose_remembered
 from pipeline.errors import EXIT_FAILED, EXIT_MADE, EXIT_REFUSED, InternalError, PipelineError
 from pipeline.plan import build_plan, run_options
 from pipeline.report.blocks import block, reason_text
@@ -24,7 +25,7 @@ from pipeline.run.points import run_points
 def main(arguments: Arguments) -> int:
     """Compose, plan, run and report; the exit code."""
     write_anything()
-    composition = compose_points(arguments)
+    composition = compose_remembered(arguments)
     points = [_planned(point, composition.multirun) for point in composition.points]
     if composition.multirun:
         return run_sweep(composition, points)

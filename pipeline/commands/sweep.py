@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.config.canonical import asked_opset
-from pipeline.config.compose import Composition, Point
+from pipeline.config.points import Composition, Point
 from pipeline.config.request import REQUEST_KEYS, Config
 from pipeline.config.rules import check_sweep_name
 from pipeline.errors import EXIT_FAILED, EXIT_MADE, PipelineError

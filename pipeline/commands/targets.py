@@ -17,7 +17,9 @@ from pipeline.errors import EXIT_MADE, Refused
 def main(argv: Sequence[str]) -> int:
     """List the targets."""
     arguments = parser("targets", "List the targets, what they take, and whether their tools are installed.")
-    arguments.add_argument("--config-dir", type=Path, metavar="DIR", help="your own folder with target/NAME.yaml")
+    arguments.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="your own folder with target/NAME.yaml"
+    )
     given = arguments.parse_args(list(argv))
     folders = [] if given.config_dir is None else [given.config_dir]
     rows = [_row(name, folders) for name in _names(folders)]
@@ -27,7 +29,12 @@ def main(argv: Sequence[str]) -> int:
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         print(f"{row['name']:<{width}}  {row['title']}")
-        facts = [f"opset {row['opset']}", f"{row['shapes']} shapes", "/".join(row["precisions"]), row["backend"]["state"]]
+        facts = [
+            f"opset {row['opset']}",
+            f"{row['shapes']} shapes",
+            "/".join(row["precisions"]),
+            row["backend"]["state"],
+        ]
         facts.append("verified" if row["verified"] else "not verified")
         print(f"{'':<{width}}  {', '.join(facts)}")
     return EXIT_MADE
@@ -43,7 +50,9 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _row(name: str, folders: Sequence[Path]) -> dict[str, Any]:
     from pipeline.commands.precheck import target
 
-    profile, _ = target(name, folders[0] if folders and (folders[0] / "target" / f"{name}.yaml").is_file() else None, ())
+    profile, _ = target(
+        name, folders[0] if folders and (folders[0] / "target" / f"{name}.yaml").is_file() else None, ()
+    )
     return {
         "name": name,
         "title": profile.title,
@@ -72,7 +81,11 @@ def _backend(name: str | None) -> dict[str, Any]:
     except Refused as refusal:
         return {"name": name, "installed": False, "state": refusal.reason.message}
     missing = [package for package in backend.packages if _version(package) is None]
-    state = f"pip install 'onnx-export-pipeline[{backend.extra}]'" if backend.extra else f"needs {', '.join(missing)}"
+    state = (
+        f"pip install 'onnx-export-pipeline[{backend.extra}]'"
+        if backend.extra
+        else f"needs {', '.join(missing)}"
+    )
     return {
         "name": name,
         "installed": not missing,

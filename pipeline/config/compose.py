@@ -11,7 +11,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ from pipeline.config import edits, messages, overrides, schema
 from pipeline.config.arguments import Arguments, parse_arguments
 from pipeline.config.build import Origin, build, typed
 from pipeline.config.folders import ConfigFolders, config_folders
+from pipeline.config.points import Composition, Point
 from pipeline.config.request import Config
 from pipeline.errors import InternalError, Refused
 
@@ -36,35 +37,6 @@ from pipeline.errors import InternalError, Refused
 VERSION_BASE: Final = "1.3"
 #: Hydra keeps its state in process-wide singletons: one composition at a time.
 _LOCK: Final = threading.RLock()
-
-
-@dataclass(frozen=True)
-class Point:
-    """One run that is asked for, or why it is refused.
-
-    Attributes:
-        index: its place in the sweep, from 0.
-        overrides: as typed, one value each.
-        config: None when the point is refused.
-        refusal: why.
-        choices: group to chosen file, as far as they were composed.
-        tree: plain data with interpolations as they stand, as far as it was composed.
-    """
-
-    index: int
-    overrides: tuple[str, ...]
-    config: Config | None = None
-    refusal: Refused | None = None
-    choices: Mapping[str, str | None] = field(default_factory=dict)
-    tree: Mapping[str, Any] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True)
-class Composition:
-    """All points of a command line; a single run has one."""
-
-    points: tuple[Point, ...]
-    multirun: bool
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from omegaconf import OmegaConf
 
 from pipeline.config import schema
 from pipeline.config.arguments import Arguments
-from pipeline.config.compose import Point, compose_points
+from pipeline.config.compose import compose_points
+from pipeline.config.points import Point
 from pipeline.config.request import Config
 from pipeline.errors import Refused
 

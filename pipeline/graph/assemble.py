@@ -22,6 +22,7 @@ from pipeline.errors import InternalError, StageFailed
 from pipeline.graph.bare import BareModel, HeldTensor, write_all
 from pipeline.graph.finish import finish
 from pipeline.graph.wire import length_prefix
+from pipeline.graph.writeback import Writeback
 
 if TYPE_CHECKING:
     import onnx
@@ -277,10 +278,13 @@ def _write(path: Path, pieces: Iterable[memoryview | bytes], sync: bool) -> tupl
     hasher.start()
     try:
         with path.open("xb", buffering=0) as stream:
+            writeback = Writeback(stream.fileno())
             for piece in pieces:
                 waiting.put(piece)
                 write_all(stream, piece)
                 size += len(piece)
+                writeback.written(size)
+            writeback.written(size, last=True)
             if sync:
                 os.fsync(stream.fileno())
     finally:

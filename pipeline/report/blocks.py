@@ -9,7 +9,7 @@ from typing import Any, Final
 from pipeline.errors import EXIT_MADE, EXIT_REFUSED, Reason
 from pipeline.events import RunFinished
 from pipeline.report.terminal import STYLES, Line
-from pipeline.report.units import count, duration, figure, margin, place, size
+from pipeline.report.units import count, duration, figure, margin, milliseconds, place, size
 
 LABEL: Final = "bold"
 
@@ -29,7 +29,7 @@ def made_block(finished: RunFinished) -> list[Line]:
         first = ("there", f"{where} (made before, verified now: whole and unchanged)", STYLES["passed"])
     else:
         first = ("made", where, STYLES["passed"])
-    lines: list[Line] = [first, ("model", _model(row), LABEL), _match(row)]
+    lines: list[Line] = [first, ("model", _model(row), LABEL), _match(row), *target_lines(row)]
     if not finished.reused and row.get("seconds") is not None:
         cached = ", every stage that can be from the cache" if row.get("cached") else ""
         lines.append(("took", duration(row["seconds"]) + cached, LABEL))
@@ -66,6 +66,33 @@ def _match(row: Mapping[str, Any]) -> Line:
     return (label, f"{text}; {unproved}" if unproved else text, style)
 
 
+def target_lines(row: Mapping[str, Any]) -> list[Line]:
+    """What was measured on the target: how well it matches, how long it takes, how large it is."""
+    if row.get("compile_seconds") is None:
+        return []
+    name = row.get("target_versions") or row.get("target") or "target"
+    precision = f" in {row['target_precision']}" if row.get("target_precision") else ""
+    lines: list[Line] = []
+    if row.get("target_error") is not None:
+        text = (
+            f"{name}{precision}: {row.get('target_output')}, error {figure(row['target_error'])}, tolerance "
+            f"{figure(row['target_tolerance'])}, margin {margin(row['target_margin'], row['target_error'])}"
+        )
+        lines.append(("target", text, LABEL))
+    parts = [f"compiled in {duration(row['compile_seconds'])}"]
+    if row.get("artifact_bytes") is not None:
+        parts.append(size(row["artifact_bytes"]))
+    if row.get("run_seconds") is not None:
+        parts.append(f"all inputs run in {duration(row['run_seconds'])}")
+    if row.get("latency_ms") is not None:
+        parts.append(
+            f"latency {milliseconds(row['latency_ms'])} median, {milliseconds(row['latency_p95_ms'])} p95 "
+            f"of {count(row['latency_runs'], 'run')} on {count(row['threads'], 'thread')}"
+        )
+    lines.append(("speed", ", ".join(parts), LABEL))
+    return lines
+
+
 def failed_block(finished: RunFinished) -> list[Line]:
     """For a run that did not reach its end: stage, code, sentence, and where log and record lie."""
     row = finished.row
@@ -81,6 +108,7 @@ def failed_block(finished: RunFinished) -> list[Line]:
     if row.get("error") is not None:
         lines.append(_match({**row, "status": "failed"}))
         lines[-1] = ("worst", lines[-1][1], LABEL)
+    lines += target_lines(row)
     if finished.directory:
         folder = Path(finished.directory)
         for name, file in (("log", "log.txt"), ("record", "run.json")):

@@ -20,7 +20,7 @@ from pipeline.events import (
 from pipeline.report.blocks import reason_text
 from pipeline.report.progress import REFRESH_PER_S
 from pipeline.report.terminal import STYLES, Line, console, is_live, print_block
-from pipeline.report.units import count, duration, figure, margin, place, size
+from pipeline.report.units import count, duration, figure, margin, milliseconds, place, size
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -91,6 +91,22 @@ def _figure(name: str) -> Callable[[Row], str]:
     return lambda row: "" if row.get(name) is None else figure(row[name])
 
 
+def _target_margin(row: Row) -> str:
+    return "" if row.get("target_error") is None else margin(row.get("target_margin"), row["target_error"])
+
+
+def _latency(row: Row) -> str:
+    return "" if row.get("latency_ms") is None else milliseconds(row["latency_ms"])
+
+
+def _artifact(row: Row) -> str:
+    return "" if row.get("artifact_bytes") is None else size(row["artifact_bytes"])
+
+
+def _seconds(name: str) -> Callable[[Row], str]:
+    return lambda row: "" if row.get(name) is None else duration(row[name])
+
+
 def _size(row: Row) -> str:
     return "" if row.get("size_bytes") is None else size(row["size_bytes"])
 
@@ -108,6 +124,11 @@ COLUMNS: Final = (
     Column("target", _text("target"), 1, 8),
     Column("status", _status, 0, 17),
     Column("margin", _margin, 1, 6, right=True),
+    Column("on target", _target_margin, 1, 9, right=True),
+    Column("latency", _latency, 2, 8, right=True),
+    Column("compile", _seconds("compile_seconds"), 3, 7, right=True),
+    Column("run", _seconds("run_seconds"), 4, 6, right=True),
+    Column("artifact", _artifact, 4, 8, right=True),
     Column("error", _figure("error"), 5, 7, right=True),
     Column("tolerance", _figure("tolerance"), 5, 9, right=True),
     Column("nodes", _text("nodes"), 4, 5, right=True),
@@ -115,6 +136,9 @@ COLUMNS: Final = (
     Column("time", _time, 1, 7, right=True),
     Column("directory", _directory, 6, 24),
 )
+
+#: Columns that say nothing where no point has a target.
+OF_TARGETS: Final = ("target", "on target", "latency", "compile", "run", "artifact")
 
 
 def widths_for(rows: Sequence[Row], width: int, *, live: bool = False) -> dict[Column, int]:
@@ -149,8 +173,10 @@ def widths_for(rows: Sequence[Row], width: int, *, live: bool = False) -> dict[C
 
 
 def _says_something(column: Column, rows: Sequence[Row], live: bool) -> bool:
+    if column.heading in OF_TARGETS and all(row.get("target") in (None, "", "none") for row in rows):
+        return False
     if column.heading == "target":
-        return any(row.get("target") not in (None, "", "none") for row in rows)
+        return True
     if column.heading in ("changes", "directory"):
         return any(column.cell(row) for row in rows)
     return live or column.rank == 0 or any(column.cell(row) for row in rows)

@@ -26,6 +26,8 @@ SWEEPS: Final = "sweeps"
 COLUMNS: Final = (
     "point", "model", "opset_asked", "opset", "exporter", "target", "status", "stage", "reason",
     "error", "tolerance", "margin", "nodes", "size_bytes", "seconds", "cached", "directory",
+    "target_precision", "target_error", "target_tolerance", "target_margin", "latency_ms", "latency_p95_ms",
+    "latency_runs", "threads", "compile_seconds", "run_seconds", "artifact_bytes",
 )  # fmt: skip
 
 

@@ -44,6 +44,11 @@ def size(count: float) -> str:
     return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
 
 
+def milliseconds(value: float) -> str:
+    """`0.034 ms`, `8.1 ms`, `119 ms`: two digits at least, three from ten on."""
+    return f"{value:.0f} ms" if value >= 99.95 else f"{value:.3g} ms" if value >= 9.995 else f"{value:.2g} ms"
+
+
 def figure(value: float | None) -> str:
     """An error or a tolerance: `3.2e-07`; `0` when nothing differs; `-` when there is none."""
     if value is None:

@@ -36,6 +36,9 @@ RECORDED: Final[dict[str, Any]] = {
     "attempts": [],
 }
 
+#: Of what stages measured this stands in run.json once for the run, not with each stage.
+_OF_THE_RUN: Final = ("parity", "target")
+
 
 def canonical_json(data: Any) -> str:
     """JSON with sorted keys and no room for taste."""
@@ -131,8 +134,7 @@ def run_record(
         {"name": row["stage"], "status": row["status"], "seconds": round(row["seconds"], 4),
          "cache": row["cache"], "peak_mib": row["peak_mib"] and round(row["peak_mib"], 1),
          **({"reason": row["reason"]} if row.get("reason") else {}),
-         **({"measured": {k: v for k, v in row["measured"].items() if k != "parity"}}
-            if row.get("measured") else {})}
+         **({"measured": own} if (own := _own_measured(row)) else {})}
         for row in rows
     ]  # fmt: skip
     rows_out += [
@@ -150,12 +152,26 @@ def run_record(
         "host": host(),
         "stages": rows_out,
         "parity": [line for row in rows for line in row.get("measured", {}).get("parity", [])],
+        **({"target": target} if (target := _target(rows)) else {}),
         "artifacts": files,
         "overrides": list(plan.overrides),
         "git": dict(git or {}),
         "warnings": warnings,
         "builds": dict(versions or {}),
     }
+
+
+def _own_measured(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands with the stage itself."""
+    return {key: value for key, value in row.get("measured", {}).items() if key not in _OF_THE_RUN}
+
+
+def _target(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the stages of a target measured, each a part of it."""
+    found: dict[str, Any] = {}
+    for row in rows:
+        found |= row.get("measured", {}).get("target", {})
+    return found
 
 
 def host() -> dict[str, Any]:
@@ -247,6 +263,7 @@ def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dic
             key: worst[key] for key in ("error", "tolerance", "margin", "output", "metric") if key in worst
         }
         row["compared"] = len(record["parity"])
+    row |= _row_of_target(record.get("target", {}))
     for stage in record["stages"]:
         row |= {
             key: stage.get("measured", {}).get(key) for key in ("nodes",) if key in stage.get("measured", {})
@@ -266,3 +283,26 @@ def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dic
         "size_bytes": sum(f["size"] for f in manifest["artifacts"] if f["path"].startswith("model.onnx")),
         "ir_version": manifest["ir_version"] if model else None,
     }
+
+
+def _row_of_target(target: Mapping[str, Any]) -> dict[str, Any]:
+    """What the target's part of run.json says for the table: as far as its stages came."""
+    worst, latency = target.get("worst", {}), target.get("latency", {})
+    row = {
+        "target_versions": " ".join(
+            f"{name} {version}" for name, version in target.get("versions", {}).items()
+        ),
+        "target_precision": target.get("precision", {}).get("found"),
+        "target_output": worst.get("output"),
+        "target_error": worst.get("error"),
+        "target_tolerance": worst.get("tolerance"),
+        "target_margin": worst.get("margin"),
+        "latency_ms": latency.get("median_ms"),
+        "latency_p95_ms": latency.get("p95_ms"),
+        "latency_runs": latency.get("runs"),
+        "threads": latency.get("threads"),
+        "compile_seconds": target.get("compile_seconds"),
+        "run_seconds": target.get("run_seconds"),
+        "artifact_bytes": target.get("artifact_bytes"),
+    }
+    return {key: value for key, value in row.items() if value not in (None, "")}

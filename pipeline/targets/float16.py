@@ -22,12 +22,17 @@ if TYPE_CHECKING:
 #: ONNX Runtime's CPU provider, or values that float16 cannot hold (indices, sums over many elements).
 #: After onnxruntime.transformers.float16.DEFAULT_OP_BLOCK_LIST of ONNX Runtime 1.32.
 FLOAT32_OPERATORS: Final = frozenset({
-    "CumSum", "DequantizeLinear", "DynamicQuantizeLinear", "EyeLike", "GridSample", "Max", "Min",
-    "Multinomial", "NonMaxSuppression", "QuantizeLinear", "RandomNormal", "RandomNormalLike",
-    "RandomUniform", "RandomUniformLike", "Range", "RoiAlign", "TopK", "Upsample",
+    "Bernoulli", "CumSum", "DequantizeLinear", "DynamicQuantizeLinear", "EyeLike", "GridSample", "IsInf",
+    "Max", "Min", "Multinomial", "NonMaxSuppression", "QLinearConv", "QLinearMatMul", "QuantizeLinear",
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Range", "RoiAlign", "TopK",
+    "Upsample",
 })  # fmt: skip
 #: Inputs that the specification fixes to float32: operator to positions.
-FLOAT32_INPUTS: Final = {"Resize": (1, 2), "GroupNormalization": (1, 2)}
+FLOAT32_INPUTS: Final = {"Resize": (1, 2)}
+#: Outputs whose type another attribute fixes to float32 (`stash_type`).
+FLOAT32_OUTPUTS: Final = {"LayerNormalization": (1, 2)}
+#: Operators whose output is float32 by an attribute that is changed here, without a float32 input.
+CHANGED_BY_ATTRIBUTE: Final = frozenset({"Cast", "ConstantOfShape"})
 #: The largest finite float16, and the smallest positive one.
 LARGEST: Final = 65504.0
 SMALLEST: Final = 2.0**-24
@@ -88,6 +93,13 @@ def to_float16(source: Path, target: Path) -> Halved:
             f"the element type of what {unknown[0].op_type} {unknown[0].name} gives is not known",
             node=unknown[0].name, operator=unknown[0].op_type,
         )  # fmt: skip
+    for node in model.graph:
+        for value in (*node.inputs, *node.outputs):
+            if value is not None and value.name and not isinstance(value.type, ir.TensorType):
+                raise Float16Error(
+                    f"{node.op_type} {node.name} takes or gives {value.type}, which float16 does not go into",
+                    node=node.name, operator=node.op_type,
+                )  # fmt: skip
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     halving = _Halving(model.graph)
     halving.convert()
@@ -119,7 +131,11 @@ class _Halving:
                     f"the {node.op_type} {node.name} holds a graph of its own, into which float16 does not go",
                     node=node.name, operator=node.op_type,
                 )  # fmt: skip
-            stays = node.op_type in FLOAT32_OPERATORS or node.domain not in ("", "ai.onnx", "com.microsoft")
+            stays = node.op_type in FLOAT32_OPERATORS or node.domain not in ("", "ai.onnx")
+            # Without a float32 input an attribute decides that what comes out is float32 (windows of
+            # a Fourier transform): it stays.
+            if node.op_type not in CHANGED_BY_ATTRIBUTE:
+                stays = stays or not any(value is not None and _is_float32(value) for value in node.inputs)
             touched = False
             for index, value in enumerate(node.inputs):
                 if value is None or not _is_float32(value):
@@ -131,8 +147,8 @@ class _Halving:
                 self.kept += any(_is_float32(value) for value in node.outputs)
                 continue
             _attributes(node)
-            for value in node.outputs:
-                if _is_float32(value):
+            for index, value in enumerate(node.outputs):
+                if _is_float32(value) and index not in FLOAT32_OUTPUTS.get(node.op_type, ()):
                     self.forms[id(value), True] = value
                     value.metadata_props["was_float32"] = "1"
                     value.dtype = ir.DataType.FLOAT16

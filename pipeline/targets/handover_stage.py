@@ -1,17 +1,14 @@
-"""The stage of targets whose compiler runs elsewhere: what the user needs there, and what is predicted of it.
+"""The stage of targets whose compiler runs elsewhere: the files that the vendor's tool is handed.
 
-Every target with a profile gets the placement table and the findings; those in `WRITERS` get the files
-for their vendor's tool too. No onnx, no numpy until it runs.
+What is predicted of the graph stands in the files of precheck. No onnx, no numpy until it runs.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from pipeline.events import Finding
 from pipeline.samples.spec import InputSpecs
@@ -32,11 +29,8 @@ WRITERS: Final[Mapping[str, str]] = {
     "horizon_s100": "pipeline.targets.horizon.handover",
     "tensorrt": "pipeline.targets.tensorrt.handover",
 }
-PLACEMENT_FILE: Final = "placement.csv"
-FINDINGS_FILE: Final = "findings.json"
 #: How the products of the vendor's tool are called unless the request says otherwise.
 PREFIX: Final = "model"
-COLUMNS: Final = ("node", "operator", "module", "predicted", "macs", "why")
 
 
 def writer_of(profile: Profile, target: str) -> str | None:
@@ -53,22 +47,26 @@ def handover_stages(target: TargetConfig, profile: Profile, specs: InputSpecs) -
         profile: the target's.
         specs: the inputs, named as in the graph.
 
+    Returns:
+        Nothing where there is no vendor's tool to write for.
+
     Raises:
         Refused: PL-620 to PL-622: options that the vendor's tool does not take, a folder of calibration
             data that cannot be used.
     """
     writer = writer_of(profile, target.name)
-    if writer is not None:
-        import_module(writer).prepare(target, profile, specs, PREFIX)
+    if writer is None:
+        return ()
+    import_module(writer).prepare(target, profile, specs, PREFIX)
     return (HandoverStage(target, profile, specs, writer),)
 
 
 @dataclass(frozen=True)
 class HandoverStage:
-    """Writes placement.csv, findings.json and what the vendor's tool is handed.
+    """Writes what the vendor's tool is handed.
 
     Attributes:
-        target: of the request; `name` is the folder.
+        target: of the request; its name is the folder.
         profile: the target's, resolved.
         specs: the inputs, named as in the graph.
         writer: see `writer_of`.
@@ -77,10 +75,10 @@ class HandoverStage:
     target: TargetConfig
     profile: Profile
     specs: InputSpecs
-    writer: str | None = field(default=None)
+    writer: str
 
     name: ClassVar[str] = "handover"
-    takes: ClassVar[tuple[str, ...]] = ("model", "finished", "parity_inputs", "reference", "signature")
+    takes: ClassVar[tuple[str, ...]] = ("model", "judgement", "parity_inputs", "reference", "signature")
     makes: ClassVar[tuple[str, ...]] = ()
     storable: ClassVar[bool] = False
 
@@ -88,7 +86,7 @@ class HandoverStage:
         """The profile and the options; the folder of calibration data is in the request's key."""
         return KeyParts(
             config={"options": dict(self.target.options), "precision": self.target.precision},
-            code=("pipeline.targets.judge", *((self.writer,) if self.writer else ())),
+            code=(self.writer,),
             packages=("numpy", "onnx"),
             extra={"profile": self.profile.digest},
         )
@@ -97,65 +95,14 @@ class HandoverStage:
         """Nothing beyond its artifacts."""
 
     def run(self, workspace: Workspace) -> Verdict:
-        """Judge the finished file, then write."""
-        from pipeline.graph.source_map import source_map
-        from pipeline.targets.judge import judge
-
-        rows = source_map(workspace.get("finished"))["nodes"]
-        judgement = judge(
-            self.profile,
-            workspace.get("model").path,
-            modules={name: row["module"] for name, row in rows.items() if row["module"]},
-            lines={name: f"{row['file']}:{row['line']}" for name, row in rows.items() if row["line"]},
+        """Write; what the user must know is a warning."""
+        judgement: Judgement = workspace.get("judgement")
+        said: list[str] = import_module(self.writer).write(
+            self.target, self.profile, self.specs, PREFIX, workspace, judgement
         )
-        self._tables(workspace, judgement, rows)
-        said: list[str] = []
-        if self.writer is not None:
-            said = import_module(self.writer).write(
-                self.target, self.profile, self.specs, PREFIX, workspace, judgement
-            )
         for sentence in said:
             workspace.emit(Finding(self.name, "warning", sentence))
-        figures = judgement.figures()
-        measured = {
-            "target": {"name": self.target.name, "predicted": figures, "remarks": list(judgement.remarks)}
-        }
-        return Verdict(summary=_summary(judgement, figures), measured=measured)
+        return Verdict(summary=f"for {self.profile.title}")
 
     def ensures(self, workspace: Workspace) -> None:
-        """Every node of the file stands in the placement table."""
-        from pipeline.errors import InternalError
-
-        path = workspace.file(f"{self.target.name}/{PLACEMENT_FILE}", "target")
-        with path.open(encoding="utf-8", newline="") as stream:
-            count = sum(1 for _ in csv.DictReader(stream))
-        findings = workspace.file(f"{self.target.name}/{FINDINGS_FILE}", "target", same_every_time=False)
-        if count != json.loads(findings.read_text(encoding="utf-8"))["nodes"]:
-            raise InternalError(f"{path.name} has {count} rows")
-
-    def _tables(self, workspace: Workspace, judgement: Judgement, rows: Mapping[str, Any]) -> None:
-        text = json.dumps(judgement.to_json(), indent=1, ensure_ascii=False, sort_keys=True)
-        # Lines move with comments, so this file may differ where the request is the same.
-        path = workspace.file(f"{self.target.name}/{FINDINGS_FILE}", "target", same_every_time=False)
-        path.write_text(text + "\n", encoding="utf-8")
-        with workspace.file(f"{self.target.name}/{PLACEMENT_FILE}", "target").open(
-            "w", encoding="utf-8", newline=""
-        ) as stream:
-            table = csv.DictWriter(stream, COLUMNS, lineterminator="\n", extrasaction="ignore")
-            table.writeheader()
-            for one in judgement.placements:
-                place = judgement.places.get(one.place, one.place)
-                module = rows.get(one.node, {}).get("module")
-                table.writerow({**asdict(one), "predicted": place, "module": module})
-
-
-def _summary(judgement: Judgement, figures: Mapping[str, Any]) -> str:
-    share = figures["macs_on_accelerator"]
-    fast = judgement.places.get("accelerator", "accelerator")
-    text = f"predicted: {figures['nodes']} nodes"
-    if share is not None:
-        text += f", {share:.1%} of multiply-accumulates on {fast}"
-    for word in ("refused", "unknown"):
-        if figures[word]:
-            text += f", {figures[word]} {word}"
-    return text
+        """The writer checks what it wrote against the tool's own documentation."""

@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
-from pipeline.targets.placement import Place, Placement, place
+from pipeline.targets.placement import COUNTED, Place, Placement, place
 from pipeline.targets.profile import Profile
 
 if TYPE_CHECKING:
     import onnx
 
-    from pipeline.targets.graph_facts import GraphFacts
 
 Verdict: TypeAlias = Literal["refused", "limited-to-cpu", "unknown"]
 #: Worst first.
@@ -97,6 +96,7 @@ class Judgement:
             "placed": dict(sorted(counts.items())),
             "nodes_on_accelerator": _share(len(on), len(alive)),
             "macs": macs,
+            "macs_not_known": sum(one.operator in COUNTED and one.macs is None for one in alive),
             "macs_on_accelerator": _share(sum(placement.macs or 0 for placement in on), macs),
             "switches": self.switches,
             "refused": len(self.refused),
@@ -133,7 +133,8 @@ def judge(
     Args:
         profile: the target.
         model: a file, or a proto whose large weights may be missing.
-        modules, lines: node name to the module of the network and the "file:line" that it came from.
+        modules: node name to the module of the network that it came from.
+        lines: node name to "file:line".
         held: graph inputs of the proto that stand for initializers.
         requested: names of nodes for which the accelerator is asked.
 

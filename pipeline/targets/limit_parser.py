@@ -12,10 +12,10 @@ from pipeline.targets.predicates import (
     Call,
     Chain,
     Condition,
+    Constant,
     Joined,
     LimitError,
     ListOf,
-    Literal_,
     Member,
     Name,
     Negation,
@@ -30,6 +30,8 @@ _TOKEN: Final = re.compile(
     r"\s*(?:(?P<number>\d+\.\d+|\d+)|(?P<word>[A-Za-z_][A-Za-z_0-9]*)|(?P<text>'[^']*'|\"[^\"]*\")"
     r"|(?P<sign>==|!=|<=|>=|\.\.|//|[<>+\-*/%(){}\[\],:]))"
 )
+#: A limit with more of what nests is no limit of a table.
+MOST_NESTED: Final = 60
 _KEYWORDS: Final = frozenset(("if", "and", "or", "not", "in", "true", "false"))
 #: Kinds whose values are words.
 _WORDS: Final = ("text", "dtype", "operator")
@@ -41,7 +43,8 @@ def parse_limit(text: str, names: Names, *, says: str | None = None, mend: str |
     Args:
         text: one limit.
         names: what it may name.
-        says, mend: see `Predicate`.
+        says: see `Predicate`.
+        mend: see `Predicate`.
 
     Raises:
         LimitError: it is not in the language, or names what there is not.
@@ -65,6 +68,7 @@ class _Parser:
             position = found.end()
         self.tokens.append(("end", "", len(text)))
         self.index = 0
+        self.depth = 0
 
     # -- tokens
 
@@ -86,6 +90,14 @@ class _Parser:
             return self.tokens[self.index - 1][1]
         return None
 
+    def deeper(self, sign: str) -> str | None:
+        """Like `accept`, for what may stand inside itself."""
+        found = self.accept(sign)
+        self.depth += found is not None
+        if self.depth > MOST_NESTED:
+            raise self.fail(f"at most {MOST_NESTED} of (, not, - and if", self.index - 1)
+        return found
+
     # -- truths
 
     def whole(self) -> Node:
@@ -95,7 +107,7 @@ class _Parser:
         return node
 
     def limit(self) -> Node:
-        if self.accept("if"):
+        if self.deeper("if"):
             condition = self.either()
             self.take(":")
             return Condition(condition, self.limit())
@@ -107,14 +119,14 @@ class _Parser:
     def both(self) -> Node:
         return self.joined("and", self.negation)
 
-    def joined(self, sign: str, part: Callable[[], Node]) -> Node:
-        parts = [part()]
+    def joined(self, sign: str, part: Callable[[], Node], first: Node | None = None) -> Node:
+        parts = [first or part()]
         while self.accept(sign):
             parts.append(part())
         return parts[0] if len(parts) == 1 else Joined("and" if sign == "and" else "or", tuple(parts))
 
     def negation(self) -> Node:
-        if self.accept("not"):
+        if self.deeper("not"):
             return Negation(self.negation())
         start = self.index
         node, kind = self.comparison()
@@ -147,10 +159,10 @@ class _Parser:
         if kind in _WORDS and token in ("word", "text"):
             if token == "word" and self.tokens[self.index + 1][1] != "(" and self.names.kind(word) != kind:
                 self.index += 1
-                return Literal_(self.word(word, kind))
+                return Constant(self.word(word, kind))
             if token == "text":
                 self.index += 1
-                return Literal_(self.word(word[1:-1], kind))
+                return Constant(self.word(word[1:-1], kind))
         start = self.index
         node, found = self.sum()
         numbers = ("number", "numbers")
@@ -200,20 +212,20 @@ class _Parser:
         return node, kind
 
     def factor(self) -> tuple[Node, Kind]:
-        if self.accept("-"):
+        if self.deeper("-"):
             start = self.index
             node, kind = self.factor()
             if kind != "number":
                 raise self.fail("a number", start)
-            return Arithmetic("-", Literal_(0), node), "number"
+            return Arithmetic("-", Constant(0), node), "number"
         return self.atom()
 
     def atom(self) -> tuple[Node, Kind]:
         token, word, _ = self.tokens[self.index]
         if token == "number":
             self.index += 1
-            return Literal_(float(word) if "." in word else int(word)), "number"
-        if self.accept("("):
+            return Constant(float(word) if "." in word else int(word)), "number"
+        if self.deeper("("):
             node, kind = self.inside()
             self.take(")")
             return node, kind
@@ -225,22 +237,22 @@ class _Parser:
             return ListOf(tuple(items)), "numbers"
         if token == "word" and word in ("true", "false"):
             self.index += 1
-            return Literal_(word == "true"), "truth"
+            return Constant(word == "true"), "truth"
         if token == "word" and word not in _KEYWORDS:
             return self.called() if self.tokens[self.index + 1][1] == "(" else self.named()
         raise self.fail("a name, a number or a list")
 
     def inside(self) -> tuple[Node, Kind]:
         """Between parentheses: a sum, or a truth."""
+        if self.peek() in ("if", "not"):
+            return self.limit(), "truth"
         start = self.index
-        try:
-            node, kind = self.sum()
-            if self.peek() == ")":
-                return node, kind
-        except LimitError:
-            pass
-        self.index = start
-        return self.limit(), "truth"
+        node, kind = self.comparison()
+        if self.peek() in ("and", "or"):
+            if kind != "truth":
+                raise self.fail("a comparison", start)
+            node = self.joined("or", self.both, self.joined("and", self.negation, node))
+        return node, kind
 
     def named(self) -> tuple[Node, Kind]:
         word = self.tokens[self.index][1]
@@ -284,17 +296,17 @@ class _Parser:
                     f"an attribute of the operator{near_names(word, tuple(self.names.attributes))}"
                 )
             self.index += 1
-            return Literal_(word)
+            return Constant(word)
         if kind == "operator":
             if token != "word" or word not in self.names.operators:
                 raise self.fail(f"an operator{near_names(word, tuple(self.names.operators))}")
             self.index += 1
-            return Literal_(word)
+            return Constant(word)
         if kind == "text":
             if token != "text":
                 raise self.fail("a text in quotes")
             self.index += 1
-            return Literal_(word[1:-1])
+            return Constant(word[1:-1])
         start = self.index
         node, found = self.sum()
         if found != kind and not (kind == "numbers" and found == "number"):

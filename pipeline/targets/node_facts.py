@@ -27,7 +27,11 @@ _LETTERS: Final[dict[str, dict[int, int | None]]] = {
 }
 #: Resize states how it samples from this opset on; what it did before.
 RESIZE_ATTRIBUTES_SINCE: Final = 11
-_RESIZE_BEFORE: Final = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor", "antialias": 0}
+_RESIZE_BEFORE: Final = {
+    "coordinate_transformation_mode": "asymmetric",
+    "nearest_mode": "floor",
+    "antialias": 0,
+}
 #: Operators whose axes came as an input from some opset on, and which input.
 _AXES_INPUT: Final = {"Pad": 3, "Slice": 3, "Resize": 99, "CenterCropPad": 2}
 
@@ -136,7 +140,8 @@ class NodeFacts:
             return Unclear(f"{name} is no constant")
         tensor = self.scope.constants[name]
         shape = self.scope.shapes.get(name)
-        if tensor is None or (shape and None not in shape and prod(shape) > MOST_ELEMENTS):  # type: ignore[type-var]
+        sizes = [size for size in shape or () if size is not None]
+        if tensor is None or prod(sizes) > MOST_ELEMENTS:
             return Unclear(f"the elements of {name} are not at hand")
         return tensor_elements(tensor)
 
@@ -202,8 +207,9 @@ def defaults(operator: str, domain: str, opset: int | None) -> dict[str, Fact]:
     import onnx.defs
 
     try:
-        schema = onnx.defs.get_schema(operator, *([] if opset is None else [opset]), domain)
-    except Exception:  # onnx raises a type of its C++ part
+        known = onnx.defs.get_schema
+        schema = known(operator, domain) if opset is None else known(operator, opset, domain)
+    except Exception:  # noqa: BLE001 - onnx raises a type of its C++ part
         return {}
     return {
         name: attribute_value(one.default_value)
@@ -220,7 +226,7 @@ def tensor_elements(tensor: onnx.TensorProto) -> Fact:
         return Unclear(f"the elements of {tensor.name} are not at hand")
     try:
         found = numpy_helper.to_array(tensor)
-    except Exception as error:  # damaged data, or a type without a counterpart in numpy
+    except Exception as error:  # noqa: BLE001 - damaged data, or a type without a counterpart in numpy
         return Unclear(f"the elements of {tensor.name} cannot be read: {error}")
     if found.dtype.kind not in "iufb":
         return Unclear(f"the elements of {tensor.name} are no numbers")
@@ -370,11 +376,12 @@ def _source(letter: str) -> Callable[[NodeFacts], Fact]:
         name = facts.first()
         maker = facts.scope.producers.get(name or "")
         if maker is not None and maker.op_type in ("Flatten", "Reshape"):
-            sizes = facts.dims(maker.input[0])
-            if isinstance(sizes, Unclear):
-                return sizes
-            if len(sizes) == 4:
-                return sizes["nchw".index(letter)]
+            sizes, flat = facts.dims(maker.input[0]), facts.dims(name)
+            for part in (sizes, flat):
+                if isinstance(part, Unclear):
+                    return part
+            if len(sizes) == 4 and tuple(flat) == (sizes[0], prod(sizes[1:])):  # type: ignore[arg-type,index]
+                return sizes["nchw".index(letter)]  # type: ignore[index]
         return 1 if letter in "hw" else _letter("C", out=False)(facts)
 
     return made

@@ -109,7 +109,9 @@ def _side(
 def _miss(side: Literal["accelerator", "cpu"], limit: Predicate, held: Truth) -> Miss:
     unclear = held.value is None
     found = ", ".join(held.why if unclear else held.found)
-    return Miss(side, limit.says or (limit.text if limit.checkable else held.why[0]), found, limit.mend, unclear)
+    return Miss(
+        side, limit.says or (limit.text if limit.checkable else held.why[0]), found, limit.mend, unclear
+    )
 
 
 def _decided(
@@ -193,3 +195,6 @@ _MACS: Final = {
     "Conv": _conv_macs, "ConvTranspose": _transposed_macs, "Gemm": _product_macs, "MatMul": _product_macs,
     "LSTM": _recurrent_macs, "GRU": _recurrent_macs, "RNN": _recurrent_macs,
 }  # fmt: skip
+
+#: Operators whose multiply-accumulates are counted.
+COUNTED: Final = frozenset(_MACS)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import Refused
 from pipeline.graph.rewrites.names import LEGALISATION, check_rules
 from pipeline.targets.config import TargetConfig
+from pipeline.targets.handover_stage import handover_stages
 from pipeline.targets.precheck_stage import PrecheckStage
 from pipeline.targets.profile import Profile, load_profile
 from pipeline.targets.request_check import check_request
@@ -70,6 +71,7 @@ def plan_target(
             next_step="Type parity=noise",
         )  # fmt: skip
     stages: list[Stage] = [PrecheckStage(config.name, profile, dict(config.options))]
+    stages += handover_stages(config, profile, specs)
     backend = config.backend or profile.backend
     if backend is not None:
         request = TargetRequest.of(

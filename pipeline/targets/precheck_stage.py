@@ -101,7 +101,9 @@ class PrecheckStage:
 
         for cause in unknown[:MOST_WARNINGS]:
             others = f" and {len(cause.findings) - 1} more" if len(cause.findings) > 1 else ""
-            message = f"{self.target}: not known whether it takes {cause.operator or 'the graph'}: {cause.limit}"
+            message = (
+                f"{self.target}: not known whether it takes {cause.operator or 'the graph'}: {cause.limit}"
+            )
             place = where_of(cause.first)
             message += f" ({place}{others})" if place else ""
             data = {"target": self.target, "operator": cause.operator, "limit": cause.limit,
@@ -109,8 +111,12 @@ class PrecheckStage:
             workspace.emit(FindingEvent(self.name, "warning", message, data))
         if len(unknown) > MOST_WARNINGS:
             more = len(unknown) - MOST_WARNINGS
-            message = f"{self.target}: {more} more causes that are not known stand in {self.target}/{FINDINGS_FILE}"
-            workspace.emit(FindingEvent(self.name, "warning", message, {"target": self.target, "causes": more}))
+            message = (
+                f"{self.target}: {more} more causes that are not known stand in {self.target}/{FINDINGS_FILE}"
+            )
+            workspace.emit(
+                FindingEvent(self.name, "warning", message, {"target": self.target, "causes": more})
+            )
 
     def _failed(self, judgement: Judgement, figures: Mapping[str, Any]) -> StageFailed:
         from pipeline.targets.causes import where_of

@@ -71,7 +71,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Literal_:
+class Constant:
     value: Fact
 
 
@@ -101,7 +101,7 @@ class ListOf:
 
 @dataclass(frozen=True)
 class Chain:
-    """a <= b <= c"""
+    """Comparisons in a row: `a <= b <= c`."""
 
     signs: tuple[str, ...]
     operands: tuple[Node, ...]
@@ -109,7 +109,7 @@ class Chain:
 
 @dataclass(frozen=True)
 class Member:
-    """`value in {a, b}` or `value in low..high`"""
+    """A value among others: `value in {a, b}` or `value in low..high`."""
 
     value: Node
     items: tuple[Node, ...]
@@ -130,7 +130,7 @@ class Negation:
 
 @dataclass(frozen=True)
 class Condition:
-    """`if condition: then`"""
+    """What counts under a condition: `if condition: then`."""
 
     condition: Node
     then: Node
@@ -144,7 +144,7 @@ class Unknown:
 
 
 Node: TypeAlias = (
-    Literal_ | Name | Call | Arithmetic | ListOf | Chain | Member | Joined | Negation | Condition | Unknown
+    Constant | Name | Call | Arithmetic | ListOf | Chain | Member | Joined | Negation | Condition | Unknown
 )
 
 
@@ -264,7 +264,7 @@ def _compared(sign: str, left: Fact, right: Fact) -> bool:
 def evaluate(node: Node, facts: Facts, found: dict[str, Fact]) -> Fact:
     """The value of an expression; the values of names are put into `found`."""
     match node:
-        case Literal_(value):
+        case Constant(value):
             return value
         case Name(name):
             value = facts.variable(name)

@@ -120,7 +120,7 @@ class Profile:
 
     @property
     def opset_text(self) -> str:
-        """ "10 to 11", "from 11", "not stated"."""
+        """For people: 10 to 11, from 11, up to 26, not stated."""
         low, high = self.opset
         if low is None and high is None:
             return "not stated"

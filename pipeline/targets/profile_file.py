@@ -123,7 +123,7 @@ def _yaml(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MOST_BYTES:
             raise Refused("PL-601", "the profile is too large", where=where, found=f"{path.stat().st_size} bytes",
                           expected=f"at most {MOST_BYTES}", next_step=f"Mend {where}")  # fmt: skip
-        data = yaml.load(path.read_bytes(), Loader=_Loader)  # noqa: S506 - the safe loader, in C
+        data = yaml.load(path.read_bytes(), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark is not None else where

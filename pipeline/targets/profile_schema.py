@@ -35,7 +35,8 @@ def build(
         name: as it was asked for.
         data: everything laid over everything.
         where: the file, for messages.
-        extends, digest: see `Profile`.
+        extends: see `Profile`.
+        digest: see `Profile`.
 
     Raises:
         Refused: a key, value, operator or limit that there is not.

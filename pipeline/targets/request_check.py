@@ -41,7 +41,10 @@ def check_request(
             "PL-607", f"{profile.name} has no precision {precision}", where="target.precision",
             found=precision, expected=" or ".join(profile.precisions), next_step=f"Type target.precision={first}",
         )  # fmt: skip
-    counts = (("inputs", len(inputs.leaves), profile.max_inputs), ("outputs", outputs or 0, profile.max_outputs))
+    counts = (
+        ("inputs", len(inputs.leaves), profile.max_inputs),
+        ("outputs", outputs or 0, profile.max_outputs),
+    )
     for what, number, most in counts:
         if most is not None and number > most:
             raise Refused(

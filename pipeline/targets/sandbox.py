@@ -33,6 +33,8 @@ INSTALLERS: Final = (
 REFUSAL: Final = "nothing may be installed while a backend runs"
 #: What a connection is refused with where there is no namespace and Python code asks for one.
 NO_CONNECTION: Final = "no connection may be opened while a backend runs"
+#: So much of a child's log is read, bytes from its end.
+LOG_BYTES: Final = 4 * 2**20
 #: Characters of a child's log that are kept as its last words.
 LAST_WORDS: Final = 300
 
@@ -107,8 +109,16 @@ def run_child(
                     break
     finally:
         _kill_group(process)
-    text = log.read_bytes().decode("utf-8", "replace").replace("\0", "")
+    text = _tail(log).decode("utf-8", "replace").replace("\0", "")
     return ChildResult(process.returncode, timed_out, time.perf_counter() - started, peak, text)
+
+
+def _tail(log: Path) -> bytes:
+    """The end of the log: a tool that prints without end must not fill our memory."""
+    with log.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - LOG_BYTES))
+        return stream.read()
 
 
 @contextlib.contextmanager

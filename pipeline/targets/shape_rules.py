@@ -164,12 +164,11 @@ def scales(facts: NodeFacts) -> Fact:
     if stated:
         return stated
     before, after = facts.dims(facts.first()), facts.dims(facts.output())
-    for sizes in (before, after):
-        if isinstance(sizes, Unclear):
-            return sizes
+    if isinstance(before, Unclear) or isinstance(after, Unclear):
+        return before if isinstance(before, Unclear) else after
     if len(before) != len(after) or 0 in before:
         return Unclear("input and output have different ranks")
-    return tuple(_ratio(new, old) for new, old in zip(after, before, strict=True))  # type: ignore[arg-type]
+    return tuple(_ratio(new, old) for new, old in zip(after, before, strict=True))
 
 
 def _ratio(new: int, old: int) -> float | int:
@@ -213,9 +212,8 @@ def sliced_axes(facts: NodeFacts) -> Fact:
 def changed_dims(facts: NodeFacts) -> Fact:
     """Axes whose size differs between first input and first output; missing leading axes are 1."""
     before, after = facts.dims(facts.first()), facts.dims(facts.output())
-    for sizes in (before, after):
-        if isinstance(sizes, Unclear):
-            return sizes
+    if isinstance(before, Unclear) or isinstance(after, Unclear):
+        return before if isinstance(before, Unclear) else after
     width = max(len(before), len(after))
     pairs = zip(_filled(before, width), _filled(after, width), strict=True)
     return sum(one != other for one, other in pairs)

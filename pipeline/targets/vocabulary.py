@@ -13,10 +13,12 @@ from typing import Final, Literal, TypeAlias
 Kind: TypeAlias = Literal["number", "numbers", "text", "dtype", "operator", "truth"]
 
 #: Element types by numpy's names; "string" and the small floats as ONNX calls them.
-DTYPES: Final = frozenset(
-    "float32 float64 float16 bfloat16 int8 int16 int32 int64 int4 uint8 uint16 uint32 uint64 uint4 bool "
-    "complex64 complex128 string float8e4m3fn float8e4m3fnuz float8e5m2 float8e5m2fnuz float8e8m0 float4e2m1 int2 uint2".split()
-)
+DTYPES: Final = frozenset((
+    "float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64",
+    "int4", "uint8", "uint16", "uint32", "uint64", "uint4", "bool", "complex64",
+    "complex128", "string", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0", "float4e2m1",
+    "int2", "uint2",
+))  # fmt: skip
 
 #: Name -> kind, what it is.
 VARIABLES: Final[dict[str, tuple[Kind, str]]] = {
@@ -100,14 +102,19 @@ VARIABLES: Final[dict[str, tuple[Kind, str]]] = {
     "one_sided": ("truth", "an input has the output's shape: the others alone are broadcast"),
     "collapsed_rank": ("number", "axes left when neighbours that are broadcast alike are merged"),
     "collapsed_rank_apart": ("number", "the same, where an axis that is broadcast merges with none"),
-    "batch_broadcast_left": ("text", "MatMul: which leading axes of the first input are broadcast: none, all, "
-                             "trailing, mixed"),
+    "batch_broadcast_left": (
+        "text",
+        "MatMul: which leading axes of the first input are broadcast: none, all, trailing, mixed",
+    ),
     "batch_broadcast_right": ("text", "of the second input"),
     "indices_within": ("truth", "indices are no longer than the data, but along the axis"),
     "residual": ("truth", "an Add of two activations takes the output"),
     "is_input": ("truth", "it takes an input of the model"),
     "is_output": ("truth", "it gives an output of the model"),
-    "requested": ("truth", "target.options asks for the accelerator by the node's name (run_on_bpu, node_info)"),
+    "requested": (
+        "truth",
+        "target.options asks for the accelerator by the node's name (run_on_bpu, node_info)",
+    ),
     "batch_kept": ("truth", "Transpose: the first axis stays first"),
 }
 
@@ -138,8 +145,7 @@ FUNCTIONS: Final[dict[str, tuple[tuple[str, ...], Kind, str]]] = {
     "min": (("number", "number*"), "number", "the least"),
     "max": (("number", "number*"), "number", "the greatest"),
     "forms": (("text*",), "truth",
-              "forms('NCHW+NC11', ...): shapes of the first two inputs, an axis a character: a digit is that "
-              "size, a letter any size but the same where it comes again, a small letter more than 1"),
+              "forms('NCHW+NC11', ...): shapes of the first two inputs; a digit is that size, a letter the same size wherever it stands, a small letter more than 1"),
     "ordered_forms": (("text*",), "truth", "the same, not the other way round"),
 }  # fmt: skip
 

@@ -15,7 +15,9 @@ from pipeline.report.sweep_table import SweepTable, csv_text, sweep_name
 
 HEADING = (
     "point,model,opset_asked,opset,exporter,target,status,stage,reason,error,tolerance,margin,nodes,"
-    "size_bytes,seconds,cached,directory"
+    "size_bytes,seconds,cached,directory,"
+    "target_precision,target_error,target_tolerance,target_margin,latency_ms,latency_p95_ms,latency_runs,"
+    "threads,compile_seconds,run_seconds,artifact_bytes"
 )
 
 

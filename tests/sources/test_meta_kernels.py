@@ -99,9 +99,7 @@ def test_the_stand_in_goes_when_the_import_fails() -> None:
     ("prepare", "private", "expected"),
     [(None, True, "left out"), ("models.mynet:build", True, "whole"), (None, False, "whole")],
 )
-def test_only_torchvisions_own_networks_do_without(
-    prepare: str | None, private: bool, expected: str
-) -> None:
+def test_only_torchvisions_own_networks_do_without(prepare: str | None, private: bool, expected: str) -> None:
     (found,) = run(
         "import sys\n"
         "from pipeline.sources.config import ModelConfig\n"

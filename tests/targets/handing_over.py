@@ -17,6 +17,7 @@ from pipeline.graph.bare import BareModel
 from pipeline.parity.reference import Reference
 from pipeline.parity.signature import OutputSpec, Signature
 from pipeline.samples.spec import InputSpecs, parse_inputs
+from pipeline.targets.judge import judge
 from pipeline.targets.profile import OperatorRule, Profile, Requirement
 
 TEXT = """
@@ -84,7 +85,12 @@ def proto() -> onnx.ModelProto:
     return model
 
 
-def workspace(root: Path, model: onnx.ModelProto | None = None, given: InputSpecs | None = None) -> Folder:
+def workspace(
+    root: Path,
+    model: onnx.ModelProto | None = None,
+    given: InputSpecs | None = None,
+    judged: Profile | None = None,
+) -> Folder:
     """A run directory with a finished file, three sets of inputs and outputs of the reference."""
     model, given = model or proto(), given or specs()
     draw = np.random.default_rng(1)
@@ -111,6 +117,7 @@ def workspace(root: Path, model: onnx.ModelProto | None = None, given: InputSpec
         {
             "model": assemble(bare, root / "model.onnx"),
             "finished": bare,
+            "judgement": judge(judged or profile(), root / "model.onnx"),
             "parity_inputs": sets,
             "export_inputs": sets["seed0"],
             "reference": reference,

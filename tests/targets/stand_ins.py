@@ -198,7 +198,11 @@ class Telling(Doubling):
         made = super().compile(job)
         names = ("HOME", "XDG_CACHE_HOME", "TMPDIR", "PIP_NO_INDEX", "SECRET_PROXY")
         facts = {name: os.environ.get(name, "") for name in names}
-        facts |= {"cwd": str(Path.cwd()), "scratch": str(job.scratch), "left": [one.name for one in job.folder.iterdir()]}
+        facts |= {
+            "cwd": str(Path.cwd()),
+            "scratch": str(job.scratch),
+            "left": [one.name for one in job.folder.iterdir()],
+        }
         return Compiled(made.files, made.names, "float32", "by hand", facts)
 
 

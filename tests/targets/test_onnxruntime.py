@@ -2,9 +2,55 @@
 
 from __future__ import annotations
 
-from pipeline.targets.contract_tests import BackendContract
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+
+from pipeline.errors import StageFailed
+from pipeline.targets.compiled import CompiledFiles
+from pipeline.targets.contract_tests import TWO, BackendContract, Trial
 from pipeline.targets.onnxruntime import BACKEND
 
 
 class TestOnnxRuntime(BackendContract):
     backend = BACKEND
+
+
+class TestItsOwn:
+    def test_both_formats_are_saved_and_the_ort_alone_is_needed(self, tmp_path: Path) -> None:
+        trial = Trial(TestOnnxRuntime(), tmp_path, TWO)
+        made = trial.compile()
+        assert made.compiled.files == ("model.ort", "model.optimised.onnx")
+        session = onnxruntime.InferenceSession(bytes(made.data["model.optimised.onnx"]))
+        assert [one.name for one in session.get_inputs()] == ["image", "mask"]
+        only = CompiledFiles(
+            {"model.ort": made.data["model.ort"]}, made.compiled, made.inputs, made.outputs
+        )  # fmt: skip
+        found = trial.run(only, trial.samples())
+        trial.expect_right(found)
+        assert found.proof.startswith("profile of a run of model.ort: ")
+        assert found.proof.endswith("providers ['CPUExecutionProvider']")
+
+    def test_float16_says_what_computes(self, tmp_path: Path) -> None:
+        """ONNX Runtime's CPU kernels are float32's: weights are halved, arithmetic is not."""
+        trial = Trial(TestOnnxRuntime(), tmp_path, TWO, precision="float16")
+        found = trial.run(trial.compile(), trial.samples())
+        assert found.precision == "float16 weights, float32 arithmetic"
+
+    def test_the_level_is_an_option(self, tmp_path: Path) -> None:
+        trial = Trial(TestOnnxRuntime(), tmp_path, TWO)
+        trial.request = replace(trial.request, options={"level": "disable"})
+        plain = trial.compile()
+        trial.request = replace(trial.request, options={"level": "extended"})
+        fused = trial.compile()
+        nodes = [
+            len(onnx.load_from_string(bytes(one.data["model.optimised.onnx"])).graph.node)
+            for one in (plain, fused)
+        ]
+        assert nodes == [5, 4]  # Conv and Relu are one
+        trial.request = replace(trial.request, options={"level": "fast"})
+        with pytest.raises(StageFailed, match=r"target.options.level=disable\|basic"):
+            trial.compile()

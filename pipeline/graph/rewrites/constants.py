@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -132,6 +133,10 @@ def _binary(function: Callable[[Any, Any], Any]) -> Callable[[list[Any], dict[st
     return lambda inputs, attributes: function(inputs[0], inputs[1])
 
 
+def _each(function: Callable[[Any, Any], Any]) -> Callable[[list[Any], dict[str, Any]], Any]:
+    return lambda inputs, attributes: reduce(function, inputs)
+
+
 def _divide(one: Any, other: Any) -> Any:
     if one.dtype.kind in "iu":
         if not np.all(other):
@@ -161,6 +166,16 @@ _FOLDS: Final[dict[str, Callable[[list[Any], dict[str, Any]], Any]]] = {
     "Mul": _binary(np.multiply),
     "Div": _binary(_divide),
     "Equal": _binary(np.equal),
+    "Less": _binary(np.less),
+    "Greater": _binary(np.greater),
+    "GreaterOrEqual": _binary(np.greater_equal),
+    "LessOrEqual": _binary(np.less_equal),
+    "And": _binary(np.logical_and),
+    "Or": _binary(np.logical_or),
+    "Not": lambda inputs, attributes: np.logical_not(inputs[0]),
+    "Max": _each(np.maximum),
+    "Min": _each(np.minimum),
+    "Abs": lambda inputs, attributes: np.abs(inputs[0]),
     "Where": lambda inputs, attributes: np.where(*inputs),
     "Neg": lambda inputs, attributes: -inputs[0],
     "Range": lambda inputs, attributes: np.arange(*(item.reshape(()) for item in inputs)),

@@ -50,7 +50,7 @@ def _hard_sigmoid(node: ir.Node, context: Context) -> list[ir.Value]:
 
 
 def _hard_swish_input(node: ir.Node, context: Context) -> ir.Value | None:
-    """x of HardSwish(x), however it is written."""
+    """X of HardSwish(x), however it is written."""
     if node.op_type == "HardSwish":
         return node.inputs[0]
     for one, other in (node.inputs, tuple(reversed(node.inputs))):
@@ -96,7 +96,7 @@ def _clip_to_zero_check(node: ir.Node, context: Context) -> Declined | None:
     if bounds is None:
         return Declined("its bounds are not constant")
     low, high = bounds
-    if low == 0 or low is None and high is None:
+    if low == 0 or (low is None and high is None):
         return NOT_NEEDED
     if low is None or high is None or not math.isfinite(low) or not math.isfinite(high) or low > high:
         return Declined("it has not two finite bounds in order")
@@ -105,8 +105,8 @@ def _clip_to_zero_check(node: ir.Node, context: Context) -> Declined | None:
 
 def _clip_to_zero(node: ir.Node, context: Context) -> list[ir.Value]:
     bounds = forms.bounds_of(node, context)
-    assert bounds is not None and bounds[0] is not None and bounds[1] is not None
-    low, high = bounds[0], bounds[1]
+    assert bounds is not None
+    low, high = bounds[0] or 0.0, bounds[1] or 0.0
     dtype = forms.floats(context, node.inputs[0])
     shifted = context.op("Add", [node.inputs[0], forms.scalar(context, -low, dtype, "shift")])
     clipped = forms.clip(context, shifted, 0.0, high - low, dtype)
@@ -120,13 +120,12 @@ def _minimum_check(node: ir.Node, context: Context) -> Declined | None:
 
 
 def _minimum(node: ir.Node, context: Context) -> tuple[ir.Value, float] | None:
-    """x and the bound of Min(Relu(x), bound)."""
+    """X and the bound of Min(Relu(x), bound)."""
     for one, other in (node.inputs, tuple(reversed(node.inputs))):
-        relu, bound = forms.producer(one, "Relu"), forms.uniform(context, other)
+        relu, bound = forms.producer(one, "Relu"), forms.single(context, other)
+        wider = (context.rank(other) or 0) > (context.rank(one) or 0)
         # A bound below zero would make Clip's bounds cross.
-        if relu is not None and bound is not None and bound >= 0 and (context.rank(other) or 0) <= (
-            context.rank(one) or 0
-        ) and context.constant(other).size == 1:  # type: ignore[union-attr]
+        if relu is not None and bound is not None and bound >= 0 and not wider:
             return forms.given(relu, 0), bound
     return None
 
@@ -175,7 +174,7 @@ def _relu_to_clip(node: ir.Node, context: Context) -> list[ir.Value]:
 
 
 def _gelu_input(node: ir.Node, context: Context) -> ir.Value | None:
-    """x of the exact Gelu(x), as one operator or as 0.5 * x * (1 + erf(x / sqrt(2))) in any order."""
+    """X of the exact Gelu(x), as one operator or as 0.5 * x * (1 + erf(x / sqrt(2))) in any order."""
     if node.op_type == "Gelu":
         approximate = context.attribute(node, "approximate", "none")
         return node.inputs[0] if approximate in ("none", b"none") else None
@@ -215,7 +214,7 @@ def _factors(node: ir.Node, context: Context, *, top: bool) -> tuple[list[ir.Val
 
 
 def _scaled(value: ir.Value | None, context: Context) -> tuple[ir.Value | None, float]:
-    """x and c of a value that is x * c or x / (1 / c)."""
+    """X and c of a value that is x * c or x / (1 / c)."""
     node = forms.producer(value, "Mul", "Div")
     if node is None:
         return value, 1.0

@@ -22,7 +22,17 @@ WHOLE_POWERS: Final = (2, 3)
 #: Results of these lie between fixed bounds whatever finite number they get.
 BOUNDED: Final = ("Sigmoid", "Tanh", "Softmax", "HardSigmoid", "Erf", "Sin", "Cos", "Sign", "Softsign")
 #: Results of these are not below zero.
-NOT_NEGATIVE: Final = ("Relu", "Abs", "Exp", "Sigmoid", "Softmax", "HardSigmoid", "Sqrt", "ReduceL2", "ReduceSumSquare")
+NOT_NEGATIVE: Final = (
+    "Relu",
+    "Abs",
+    "Exp",
+    "Sigmoid",
+    "Softmax",
+    "HardSigmoid",
+    "Sqrt",
+    "ReduceL2",
+    "ReduceSumSquare",
+)
 #: How far a proof looks back in the graph.
 DEEPEST: Final = 12
 
@@ -42,7 +52,9 @@ def _minus(context: Context, value: ir.Value) -> ir.Value:
     if known is not None:
         return context.tensor(-known, "negated")
     if value.name in context.held:
-        return context.derived([value], lambda array: -array, dtype, forms.sizes_of(context, value), "negated")
+        return context.derived(
+            [value], lambda array: -array, dtype, forms.sizes_of(context, value), "negated"
+        )
     found: ir.Value = context.op("Mul", [value, context.tensor(np.asarray(-1, dtype.numpy()), "minus_one")])
     return found
 
@@ -87,13 +99,11 @@ def _divide(node: ir.Node, context: Context) -> list[ir.Value]:
 def _power_check(node: ir.Node, context: Context) -> Declined | None:
     if forms.floating(context, node.inputs[0]) is None:
         return forms.NO_TYPE
-    exponent = forms.uniform(context, node.inputs[1])
+    exponent = forms.single(context, node.inputs[1])
     if exponent is None:
         return Declined("its exponent is not one constant number")
     if (context.rank(node.inputs[1]) or 0) > (context.rank(node.inputs[0]) or 0):
         return Declined("its exponent widens it")
-    if context.constant(node.inputs[1]).size != 1:  # type: ignore[union-attr]
-        return Declined("its exponent is not one constant number")
     if exponent in WHOLE_POWERS or exponent == 1 or exponent == -1:
         return None
     if exponent in (0.5, -0.5):

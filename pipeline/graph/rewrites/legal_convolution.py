@@ -50,9 +50,11 @@ def _line(node: ir.Node, context: Context) -> list[ir.Value]:
         sizes, dtype = forms.sizes_of(context, weight), context.dtype(weight)
         assert dtype is not None
         wide = (*sizes[:2], 1, sizes[2])
-        inputs.append(context.derived([weight], lambda array: array.reshape(wide), dtype, wide, f"{weight.name}_2d"))
+        inputs.append(
+            context.derived([weight], lambda array: array.reshape(wide), dtype, wide, f"{weight.name}_2d")
+        )
         inputs += node.inputs[2:]
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    attributes = forms.attributes(node)
     neutral = {"output_padding": 0}
     for name in _PER_AXIS:
         if name in attributes:
@@ -90,8 +92,7 @@ def _affine(node: ir.Node, context: Context) -> tuple[ir.Value, ir.Value] | None
     for one, other in (node.inputs, tuple(reversed(node.inputs))):
         channels = _channels(one, context)
         if channels is not None and not context.is_weight(one) and _per_channel(other, channels, context):
-            assert one is not None and other is not None
-            return one, other
+            return forms.there(one), forms.there(other)
     return None
 
 
@@ -129,7 +130,13 @@ def _depthwise(
 ) -> ir.Value:
     inputs = [image, weight] if bias is None else [image, weight, bias]
     found: ir.Value = context.op(
-        "Conv", inputs, dilations=[1, 1], group=channels, kernel_shape=[1, 1], pads=[0, 0, 0, 0], strides=[1, 1]
+        "Conv",
+        inputs,
+        dilations=[1, 1],
+        group=channels,
+        kernel_shape=[1, 1],
+        pads=[0, 0, 0, 0],
+        strides=[1, 1],
     )
     return found
 
@@ -154,7 +161,8 @@ def _normal_parameters(node: ir.Node, context: Context) -> tuple[ir.Value, ir.Va
     number = ir.DataType.from_numpy(dtype)
 
     def factor(scale: NDArray[Any], variance: NDArray[Any]) -> NDArray[Any]:
-        return (scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)).astype(dtype)
+        wide = scale.astype(np.float64) / np.sqrt(variance.astype(np.float64) + epsilon)
+        return np.asarray(wide, dtype)
 
     def shift(
         scale: NDArray[Any], bias: NDArray[Any], mean: NDArray[Any], variance: NDArray[Any]
@@ -240,7 +248,7 @@ def _fold(node: ir.Node, context: Context) -> list[ir.Value]:
             return np.asarray(wide[0] * wide[1] + wide[2]).astype(dtype)
 
         new_bias = context.derived(parts, compute, number, (channels,), f"{weight.name}_bias")
-    attributes = {name: attribute.value for name, attribute in conv.attributes.items()}
+    attributes = forms.attributes(conv)
     inputs = [conv.inputs[0], new_weight] if new_bias is None else [conv.inputs[0], new_weight, new_bias]
     return [context.op("Conv", inputs, **attributes)]
 
@@ -261,6 +269,8 @@ def _linear_check(node: ir.Node, context: Context) -> Declined | None:
         return NOT_NEEDED
     if context.attribute(node, "transA", 0):
         return Declined("its first operand is transposed")
+    if sizes[0] > 1 and _image(forms.given(node, 0), context) is None:
+        return Declined("each of its rows would be an image of its own")
     bias = forms.operand(node, 2)
     width = forms.sizes_of(context, node.outputs[0])[1]
     if bias is not None and (not context.is_weight(bias) or not _is_row(context, bias, width)):
@@ -270,8 +280,11 @@ def _linear_check(node: ir.Node, context: Context) -> Declined | None:
 
 def _is_row(context: Context, bias: ir.Value, width: int) -> bool:
     sizes = context.static_shape(bias)
-    return sizes is not None and len(sizes) <= 2 and prod(sizes) in (1, width) and (
-        len(sizes) < 2 or sizes[0] == 1
+    return (
+        sizes is not None
+        and len(sizes) <= 2
+        and prod(sizes) in (1, width)
+        and (len(sizes) < 2 or sizes[0] == 1)
     )
 
 
@@ -329,6 +342,46 @@ def _pointwise(context: Context, inputs: Sequence[ir.Value | None]) -> ir.Value:
     return found
 
 
+def _product_check(node: ir.Node, context: Context) -> Declined | None:
+    if forms.floating(context, node.inputs[0]) is None:
+        return forms.NO_TYPE
+    if context.attribute(node, "transA", 0):
+        return Declined("its first operand is transposed")
+    weight, bias = node.inputs[1], forms.operand(node, 2)
+    if not context.is_weight(weight) or (bias is not None and not context.is_weight(bias)):
+        return Declined("its second operand is no constant matrix")
+    return (
+        None
+        if context.static_shape(weight) and context.static_shape(bias or weight) is not None
+        else forms.NO_SIZES
+    )
+
+
+def _product(node: ir.Node, context: Context) -> list[ir.Value]:
+    weight, bias = forms.given(node, 1), forms.operand(node, 2)
+    transposed = bool(context.attribute(node, "transB", 0))
+    alpha, beta = context.attribute(node, "alpha", 1.0), context.attribute(node, "beta", 1.0)
+    matrix = _matrix(context, weight, transposed=transposed, factor=alpha)
+    result = context.op("MatMul", [node.inputs[0], matrix])
+    if bias is None:
+        return [result]
+    return [context.op("Add", [result, _matrix(context, bias, transposed=False, factor=beta)])]
+
+
+def _matrix(context: Context, weight: ir.Value, *, transposed: bool, factor: float) -> ir.Value:
+    """A constant as it is, transposed or multiplied."""
+    if not transposed and factor == 1:
+        return weight
+    sizes, dtype = forms.sizes_of(context, weight), forms.floats(context, weight)
+
+    def compute(array: NDArray[Any]) -> NDArray[Any]:
+        moved = array.T if transposed else array
+        return np.asarray(moved if factor == 1 else moved * dtype.type(factor), dtype)
+
+    shape = sizes[::-1] if transposed else sizes
+    return context.derived([weight], compute, ir.DataType.from_numpy(dtype), shape, weight.name or "matrix")
+
+
 def _channels_last_check(node: ir.Node, context: Context) -> Declined | None:
     """MatMul on [N, H, W, C] behind a Transpose from [N, C, H, W]."""
     before = forms.producer(node.inputs[0], "Transpose")
@@ -363,6 +416,8 @@ RULES: Final = (
     Rule("linear_to_conv", "legalise", ("Gemm", "MatMul"), ("Reshape", "Conv"), "float noise",
          "Gemm or MatMul of rows with a constant matrix becomes a 1x1 convolution", _linear, _linear_check,
          "static sizes and constant weights"),
+    Rule("gemm_to_matmul", "legalise", ("Gemm",), ("MatMul", "Add"), "float noise",
+         "Gemm with constants becomes MatMul and Add", _product, _product_check, "constant weights"),
     Rule("channels_last_matmul_to_conv", "legalise", ("MatMul",), ("Conv", "Transpose"), "float noise",
          "MatMul behind a Transpose to channels last becomes a 1x1 convolution before it", _channels_last,
          _channels_last_check, "constant weights"),

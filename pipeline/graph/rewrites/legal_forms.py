@@ -11,8 +11,6 @@ import onnx_ir as ir
 from pipeline.graph.rewrites.rule import Declined
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from pipeline.graph.rewrites.context import Context
 
 #: Opset since which an operator takes its axes as an input; every reduction that is not listed: 18.
@@ -75,16 +73,25 @@ def sizes_of(context: Context, value: ir.Value | None) -> tuple[int, ...]:
     return found
 
 
+def attributes(node: ir.Node) -> dict[str, Any]:
+    """All attributes of a node, for one that is like it."""
+    return {name: attribute.value for name, attribute in node.attributes.items()}
+
+
 def operand(node: ir.Node, index: int) -> ir.Value | None:
     """An input, or None when it is left out."""
     return node.inputs[index] if index < len(node.inputs) else None
 
 
-def given(node: ir.Node, index: int) -> ir.Value:
-    """An input that is there."""
-    value = node.inputs[index]
+def there(value: ir.Value | None) -> ir.Value:
+    """A value that a check has found to be there."""
     assert value is not None
     return value
+
+
+def given(node: ir.Node, index: int) -> ir.Value:
+    """An input that is there."""
+    return there(node.inputs[index])
 
 
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
@@ -107,6 +114,12 @@ def uniform(context: Context, value: ir.Value | None) -> float | None:
         return None
     first = found.reshape(-1)[0]
     return float(first) if bool((found == first).all()) else None
+
+
+def single(context: Context, value: ir.Value | None) -> float | None:
+    """The number of a constant that holds one alone, or None."""
+    found = context.constant(value)
+    return uniform(context, value) if found is not None and found.size == 1 else None
 
 
 def scalar(context: Context, number: float, dtype: np.dtype[Any], hint: str = "constant") -> ir.Value:
@@ -195,9 +208,7 @@ def permutation(node: ir.Node, context: Context) -> tuple[int, ...] | None:
     return None if rank is None else tuple(reversed(range(rank)))
 
 
-def cut(
-    context: Context, value: ir.Value, axis: int, start: int, end: int, step: int = 1
-) -> ir.Value:
+def cut(context: Context, value: ir.Value, axis: int, start: int, end: int, step: int = 1) -> ir.Value:
     """A Slice along one axis."""
     found: ir.Value
     if context.opset >= SLICE_INPUTS:
@@ -223,7 +234,9 @@ def slices_of(node: ir.Node, context: Context) -> list[tuple[int, int, int, int]
     if context.opset >= SLICE_INPUTS:
         starts, ends = (context.integers(operand(node, index)) for index in (1, 2))
         axes, steps = (context.integers(operand(node, index)) for index in (3, 4))
-        if operand(node, 3) is not None and axes is None or operand(node, 4) is not None and steps is None:
+        if (operand(node, 3) is not None and axes is None) or (
+            operand(node, 4) is not None and steps is None
+        ):
             return None
     else:
         starts, ends = context.attribute(node, "starts"), context.attribute(node, "ends")
@@ -274,7 +287,9 @@ def bounds_of(node: ir.Node, context: Context) -> tuple[float | None, float | No
     return found[0], found[1]
 
 
-def pad(context: Context, value: ir.Value, pads: Sequence[int], fill: float, dtype: np.dtype[Any]) -> ir.Value:
+def pad(
+    context: Context, value: ir.Value, pads: Sequence[int], fill: float, dtype: np.dtype[Any]
+) -> ir.Value:
     """A Pad with a constant; begins of all axes, then ends."""
     found: ir.Value
     if context.opset >= PAD_INPUTS:
@@ -294,7 +309,7 @@ def pads_of(node: ir.Node, context: Context) -> tuple[list[int], float] | None:
         return list(context.attribute(node, "pads")), float(context.attribute(node, "value", 0.0))
     pads, axes = context.integers(operand(node, 1)), context.integers(operand(node, 3))
     fill = 0.0 if operand(node, 2) is None else uniform(context, operand(node, 2))
-    if pads is None or fill is None or operand(node, 3) is not None and axes is None:
+    if pads is None or fill is None or (operand(node, 3) is not None and axes is None):
         return None
     if axes is None:
         return list(pads), fill
@@ -303,8 +318,3 @@ def pads_of(node: ir.Node, context: Context) -> tuple[list[int], float] | None:
         whole[axis % rank] = pads[index]
         whole[rank + axis % rank] = pads[len(axes) + index]
     return whole, fill
-
-
-def array(value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Numbers in a type, laid out in memory."""
-    return np.ascontiguousarray(value, dtype)

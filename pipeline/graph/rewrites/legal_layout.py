@@ -86,7 +86,7 @@ def _sink(node: ir.Node, context: Context) -> list[ir.Value]:
             inputs[1] = other
         else:
             inputs[1] = _widened(forms.given(node, 1), context)
-    result = context.op(node.op_type, inputs, **attributes(node))
+    result = context.op(node.op_type, inputs, **forms.attributes(node))
     return [forms.reshape(context, result, forms.sizes_of(context, node.outputs[0]))]
 
 
@@ -99,10 +99,6 @@ def _widened(value: ir.Value, context: Context) -> ir.Value:
     assert dtype is not None
     wide = (*sizes, 1, 1)
     return context.derived([value], lambda array: array.reshape(wide), dtype, wide, value.name or "constant")
-
-
-def attributes(node: ir.Node) -> dict[str, object]:
-    return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
 def _merge_reshape_check(node: ir.Node, context: Context) -> Declined | None:
@@ -205,7 +201,7 @@ def _past(node: ir.Node, context: Context) -> list[ir.Value]:
             inputs.append(before.inputs[0])
         else:
             inputs.append(_moved_back(forms.given(node, index), perm, context))
-    return [forms.transpose(context, context.op(node.op_type, inputs, **attributes(node)), perm)]
+    return [forms.transpose(context, context.op(node.op_type, inputs, **forms.attributes(node)), perm)]
 
 
 def _moved_back(value: ir.Value, perm: Sequence[int], context: Context) -> ir.Value:

@@ -31,9 +31,7 @@ def _layer_check(node: ir.Node, context: Context) -> Declined | None:
     return None
 
 
-def _normalised(
-    context: Context, value: ir.Value, axes: Sequence[int], epsilon: float
-) -> ir.Value:
+def _normalised(context: Context, value: ir.Value, axes: Sequence[int], epsilon: float) -> ir.Value:
     """(x - mean) / sqrt(variance + epsilon) along these axes."""
     dtype = forms.floats(context, value)
     mean = forms.reduce(context, "ReduceMean", value, axes)
@@ -60,8 +58,10 @@ def _instance_check(node: ir.Node, context: Context) -> Declined | None:
     if forms.floating(context, node.inputs[0]) is None:
         return forms.NO_TYPE
     sizes = [context.static_shape(value) for value in node.inputs[1:]]
-    return None if all(sizes) and all(map(context.is_weight, node.inputs[1:])) else Declined(
-        "its parameters are not constant"
+    return (
+        None
+        if all(sizes) and all(map(context.is_weight, node.inputs[1:]))
+        else Declined("its parameters are not constant")
     )
 
 
@@ -78,7 +78,9 @@ def _as_channels(vector: ir.Value, rank: int, context: Context) -> ir.Value:
     dtype, (size,) = context.dtype(vector), forms.sizes_of(context, vector)
     assert dtype is not None
     shape = (1, size, *(1,) * (rank - FIRST_PLACE))
-    return context.derived([vector], lambda array: array.reshape(shape), dtype, shape, f"{vector.name}_channels")
+    return context.derived(
+        [vector], lambda array: array.reshape(shape), dtype, shape, f"{vector.name}_channels"
+    )
 
 
 RULES: Final = (

@@ -121,7 +121,11 @@ def _whole_check(node: ir.Node, context: Context) -> Declined | None:
 
 
 def _whole(node: ir.Node, context: Context) -> list[ir.Value]:
-    return [context.op(node.op_type.replace("Average", "GlobalAverage").replace("Max", "GlobalMax"), [node.inputs[0]])]
+    return [
+        context.op(
+            node.op_type.replace("Average", "GlobalAverage").replace("Max", "GlobalMax"), [node.inputs[0]]
+        )
+    ]
 
 
 def _counted_check(node: ir.Node, context: Context) -> Declined | None:
@@ -145,7 +149,9 @@ def _counted(node: ir.Node, context: Context) -> list[ir.Value]:
 
 def _single_check(node: ir.Node, context: Context) -> Declined | None:
     shape = context.shape(node.inputs[0])
-    return None if shape is not None and len(shape) > 2 and all(size == 1 for size in shape[2:]) else NOT_NEEDED
+    return (
+        None if shape is not None and len(shape) > 2 and all(size == 1 for size in shape[2:]) else NOT_NEEDED
+    )
 
 
 def _single(node: ir.Node, context: Context) -> list[ir.Value]:

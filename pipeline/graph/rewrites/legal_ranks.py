@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import onnx_ir as ir
 
 from pipeline.graph.rewrites import legal_forms as forms
-from pipeline.graph.rewrites.legal_layout import BINARY, UNARY, attributes
+from pipeline.graph.rewrites.legal_layout import BINARY, UNARY
 from pipeline.graph.rewrites.rule import NOT_NEEDED, Declined, Rule
 
 if TYPE_CHECKING:
@@ -42,7 +42,9 @@ def _merged(sizes: Sequence[int], perm: Sequence[int]) -> tuple[list[int], list[
         else:
             groups.append([axis])
     ordered = sorted(groups)
-    return [prod(sizes[axis] for axis in group) for group in ordered], [ordered.index(group) for group in groups]
+    return [prod(sizes[axis] for axis in group) for group in ordered], [
+        ordered.index(group) for group in groups
+    ]
 
 
 def _low_transpose(node: ir.Node, context: Context) -> list[ir.Value]:
@@ -115,7 +117,7 @@ def _low_binary(node: ir.Node, context: Context) -> list[ir.Value]:
     for index, shape in enumerate(shapes):
         sizes = tuple(prod(shape[axis] for axis in group) for group in groups)
         inputs.append(_resized(forms.given(node, index), sizes, context))
-    result = context.op(node.op_type, inputs, **attributes(node))
+    result = context.op(node.op_type, inputs, **forms.attributes(node))
     return [forms.reshape(context, result, forms.sizes_of(context, node.outputs[0]))]
 
 
@@ -124,7 +126,9 @@ def _resized(value: ir.Value, sizes: tuple[int, ...], context: Context) -> ir.Va
     if context.is_weight(value) and dtype is not None:
         if context.static_shape(value) == ():
             return value
-        return context.derived([value], lambda array: array.reshape(sizes), dtype, sizes, value.name or "constant")
+        return context.derived(
+            [value], lambda array: array.reshape(sizes), dtype, sizes, value.name or "constant"
+        )
     return forms.reshape(context, value, sizes)
 
 
@@ -132,7 +136,7 @@ def _low_unary(node: ir.Node, context: Context) -> list[ir.Value]:
     sizes = forms.sizes_of(context, node.inputs[0])
     lower = (prod(sizes[: len(sizes) - HIGHEST_RANK + 1]), *sizes[len(sizes) - HIGHEST_RANK + 1 :])
     value = forms.reshape(context, forms.given(node, 0), lower)
-    result = context.op(node.op_type, [value, *node.inputs[1:]], **attributes(node))
+    result = context.op(node.op_type, [value, *node.inputs[1:]], **forms.attributes(node))
     return [forms.reshape(context, result, forms.sizes_of(context, node.outputs[0]))]
 
 
@@ -150,7 +154,7 @@ def _axis_check(node: ir.Node, context: Context) -> Declined | None:
             return Declined("its bounds are not constant")
         if len(found) != 1:
             return Declined("it cuts along several axes")
-        if found[0][3] < 1 or found[0][3] != 1 and context.opset < forms.SLICE_INPUTS:
+        if found[0][3] < 1 or (found[0][3] != 1 and context.opset < forms.SLICE_INPUTS):
             return Declined("it runs backwards")
     return None
 
@@ -163,7 +167,9 @@ def _low_axis(node: ir.Node, context: Context) -> list[ir.Value]:
         found = forms.slices_of(node, context)
         assert found is not None
         axis, start, end, step = found[0]
-        value = forms.reshape(context, forms.given(node, 0), _around(forms.sizes_of(context, node.inputs[0]), axis))
+        value = forms.reshape(
+            context, forms.given(node, 0), _around(forms.sizes_of(context, node.inputs[0]), axis)
+        )
         return [forms.reshape(context, forms.cut(context, value, 1, start, end, step), target)]
     default = 1 if context.opset < forms.SOFTMAX_ALONG_AXIS else -1
     axis = context.attribute(node, "axis", default) % rank

@@ -33,7 +33,6 @@ def _pool_check(node: ir.Node, context: Context) -> Declined | None:
     return None if forms.floating(context, node.inputs[0]) else forms.NO_TYPE
 
 
-
 def _keeps(node: ir.Node, context: Context) -> bool:
     return bool(context.attribute(node, "keepdims", 1))
 

@@ -148,7 +148,10 @@ def _half_pixel(node: ir.Node, context: Context) -> list[ir.Value]:
 def _nearest_check(node: ir.Node, context: Context) -> Declined | None:
     if context.opset < FULL_RESIZE or _text(node, context, "mode", "nearest") != "nearest":
         return NOT_NEEDED
-    coordinates, rounding = _coordinates(node, context), _text(node, context, "nearest_mode", "round_prefer_floor")
+    coordinates, rounding = (
+        _coordinates(node, context),
+        _text(node, context, "nearest_mode", "round_prefer_floor"),
+    )
     if coordinates == "asymmetric":
         return NOT_NEEDED
     both = _both(node, context)

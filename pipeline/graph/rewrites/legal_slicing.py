@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import onnx_ir as ir
@@ -61,7 +61,9 @@ def _gather(node: ir.Node, context: Context) -> list[ir.Value]:
     value = forms.cut(context, forms.given(node, 0), axis, indices[0], indices[-1] + 1, step)
     if context.rank(node.inputs[1]) == 0:
         sizes = context.static_shape(node.outputs[0])
-        value = forms.squeeze(context, value, [axis]) if sizes is None else forms.reshape(context, value, sizes)
+        value = (
+            forms.squeeze(context, value, [axis]) if sizes is None else forms.reshape(context, value, sizes)
+        )
     return [value]
 
 
@@ -203,7 +205,11 @@ def _pad_check(node: ir.Node, context: Context) -> Declined | None:
         begin, end = pads[axis], pads[rank + axis]
         if min(begin, end) < 0:
             return Declined("it takes away and adds")
-        if size < 1 or mode == "reflect" and max(begin, end) >= size or mode == "wrap" and max(begin, end) > size:
+        if (
+            size < 1
+            or (mode == "reflect" and max(begin, end) >= size)
+            or (mode == "wrap" and max(begin, end) > size)
+        ):
             return Declined("it adds more than the axis has")
     return None
 
@@ -278,6 +284,8 @@ def _into_check(node: ir.Node, context: Context) -> Declined | None:
     pads, fill = found
     if fill != 0 or any(pads[:2]) or any(pads[rank : rank + 2]) or min(pads) < 0:
         return Declined("the Pad before it does not add zeros to places alone")
+    if pads[2:rank] != pads[rank + 2 :]:
+        return Declined("the Pad before it adds more on one side, which few targets take in a convolution")
     if context.attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", b"NOTSET"):
         return Declined("its padding is left to auto_pad")
     return None
@@ -288,7 +296,7 @@ def _into(node: ir.Node, context: Context) -> list[ir.Value]:
     assert before is not None
     found, rank = forms.pads_of(before, context), forms.rank_of(context, node.inputs[0])
     assert found is not None
-    attributes: dict[str, Any] = {name: attribute.value for name, attribute in node.attributes.items()}
+    attributes = forms.attributes(node)
     own = attributes.get("pads", [0] * (2 * (rank - 2)))
     outer = [*found[0][2:rank], *found[0][rank + 2 :]]
     attributes["pads"] = [one + other for one, other in zip(own, outer, strict=True)]
@@ -304,7 +312,7 @@ def _uneven_check(node: ir.Node, context: Context) -> Declined | None:
 
 
 def _uneven(node: ir.Node, context: Context) -> list[ir.Value]:
-    attributes: dict[str, Any] = {name: attribute.value for name, attribute in node.attributes.items()}
+    attributes = forms.attributes(node)
     pads = attributes["pads"]
     half = len(pads) // 2
     common = [min(one, other) for one, other in zip(pads[:half], pads[half:], strict=True)]

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from pipeline.graph.bare import BareModel, HeldTensor
 from pipeline.graph.dtypes import NUMBERS
+from pipeline.graph.rewrites import legal_forms as forms
 from pipeline.graph.rewrites.context import held_array, step_name
 from pipeline.graph.rewrites.rewriting import Applied, DeclinedNode, Rewriting
 from pipeline.graph.rewrites.rule import NOT_NEEDED, Declined, Rule
@@ -48,7 +49,7 @@ def _indices(node: ir.Node, context: Context) -> list[ir.Value]:
         narrow = context.tensor(known.astype(np.int32), "indices")
     else:
         narrow = context.op("Cast", [indices], to=int(ir.DataType.INT32))
-    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    attributes = forms.attributes(node)
     return [context.op(node.op_type, [node.inputs[0], narrow, *node.inputs[2:]], **attributes)]
 
 
@@ -81,7 +82,8 @@ def narrow_float64(model: BareModel) -> tuple[BareModel, Rewriting]:
         return model, _declined("narrow_float64", "an output is float64, and float32 has not its digits")
     changed = 0
     held = {
-        name: _narrowed(tensor, step) if tensor.dtype == DOUBLE else tensor for name, tensor in model.held.items()
+        name: _narrowed(tensor, step) if tensor.dtype == DOUBLE else tensor
+        for name, tensor in model.held.items()
     }
     changed += sum(one is not model.held[name] for name, one in held.items())
     derived = dict(model.derived)
@@ -97,7 +99,9 @@ def narrow_float64(model: BareModel) -> tuple[BareModel, Rewriting]:
             changed += _narrow_attributes(node)
         del graph.value_info[:]
     inputs = proto.graph.input
-    casts = [value.name for value in inputs[: len(model.inputs)] if value.type.tensor_type.elem_type == DOUBLE]
+    casts = [
+        value.name for value in inputs[: len(model.inputs)] if value.type.tensor_type.elem_type == DOUBLE
+    ]
     for index in range(len(model.inputs), len(inputs)):
         inputs[index].CopyFrom(typed_input(held[inputs[index].name]))
     made_by = dict(model.made_by)
@@ -148,7 +152,9 @@ def _narrow_attributes(node: onnx.NodeProto) -> int:
 
 def _cast_input(proto: onnx.ModelProto, name: str) -> str:
     """A Cast behind an input, whose result the whole graph takes; the name of the node."""
-    taken = {one for graph in graphs(proto.graph) for node in graph.node for one in (*node.input, *node.output)}
+    taken = {
+        one for graph in graphs(proto.graph) for node in graph.node for one in (*node.input, *node.output)
+    }
     narrow = f"{name}_float32"
     while narrow in taken:
         narrow += "_"

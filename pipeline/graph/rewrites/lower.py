@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import StageFailed
 from pipeline.graph.bare import BareModel
@@ -18,6 +18,9 @@ from pipeline.graph.rewrites.opened import OpenedModel
 from pipeline.graph.rewrites.rewriting import DeclinedNode, Rewriting
 from pipeline.graph.rewrites.rule import Rule
 from pipeline.graph.rewrites.schemas import changed_with, drop_neutral, misfit
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 STANDARD_DOMAINS: Final = ("", "ai.onnx")
 #: How many operators a sentence names.
@@ -107,7 +110,7 @@ def _step(
     declined: list[DeclinedNode],
 ) -> list[Blocker]:
     """One opset down; what is in the way."""
-    blockers = []
+    blockers: list[tuple[ir.Node, Blocker]] = []
     changed = [
         node
         for node in opened.nodes()
@@ -129,19 +132,19 @@ def _step(
                 reason, by = f"its rule {off_here} is switched off", off_here
         if reason is not None:
             scope, line = opened.scope(node), opened.line(node)
-            blockers.append(Blocker(node.op_type, node.name or "", reason, by, scope, line))
-            if by is not None:
-                declined.append(DeclinedNode(by, node.name or "", node.op_type, reason, scope))
-    return blockers
+            blockers.append((node, Blocker(node.op_type, node.name or "", reason, by, scope, line)))
+    # A later rule may have taken one along: a sequence whose elements were all that was wanted of it.
+    left = [blocker for node, blocker in blockers if node.graph is not None]
+    declined += [
+        DeclinedNode(one.rule, one.node, one.operator, one.reason, one.scope) for one in left if one.rule
+    ]
+    return left
 
 
 def _try(
-    opened: OpenedModel, node: object, candidates: Sequence[Rule], off: frozenset[str]
+    opened: OpenedModel, node: ir.Node, candidates: Sequence[Rule], off: frozenset[str]
 ) -> tuple[str | None, str | None]:
     """Let the first rule that can replace the node; "" when one did, else why the last one did not."""
-    import onnx_ir as ir
-
-    assert isinstance(node, ir.Node)
     reason = by = None
     for rule in candidates:
         if rule.name in off:

@@ -156,7 +156,9 @@ def _equal_floats(x: ir.Value | None, y: ir.Value | None, context: Context) -> i
 def _round(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     """To the nearest, halves to the even one."""
     x = node.inputs[0]
-    half, one, two = (scalar(context, x, value, hint) for value, hint in ((0.5, "half"), (1, "one"), (2, "two")))
+    half, one, two = (
+        scalar(context, x, value, hint) for value, hint in ((0.5, "half"), (1, "one"), (2, "two"))
+    )
     down = context.op("Floor", [x])
     rest = context.op("Sub", [x, down])
     up = context.op("Add", [down, one])
@@ -212,7 +214,9 @@ def _infinite(node: ir.Node, context: Context) -> Sequence[ir.Value]:
 
 
 def _check_like(node: ir.Node, context: Context) -> Declined | None:
-    return Declined("the type that it casts to is not known") if context.dtype(node.inputs[1]) is None else None
+    return (
+        Declined("the type that it casts to is not known") if context.dtype(node.inputs[1]) is None else None
+    )
 
 
 def _like(node: ir.Node, context: Context) -> Sequence[ir.Value]:

@@ -41,7 +41,9 @@ def _parsed(node: ir.Node, context: Context) -> _Equation | Declined:
     operands = left.split(",")
     if not arrow:
         letters = left.replace(",", "").replace(".", "")
-        result = ("..." if "..." in left else "") + "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
+        result = ("..." if "..." in left else "") + "".join(
+            sorted(c for c in set(letters) if letters.count(c) == 1)
+        )
     if "..." in text:
         found = _spelt_out(node, context, operands, result)
         if isinstance(found, Declined):

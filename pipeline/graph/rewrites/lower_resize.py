@@ -190,9 +190,13 @@ def _old_scales(node: ir.Node, context: Context) -> np.ndarray | None:
         return None
     if plan is None:
         whole = given is not None and all(float(one).is_integer() and one >= 1 for one in given)
-        if whole and how.mode == "nearest" and (
-            (how.coordinates == "asymmetric" and how.nearest == "floor")
-            or (how.coordinates == "half_pixel" and how.nearest == "round_prefer_floor")
+        if (
+            whole
+            and how.mode == "nearest"
+            and (
+                (how.coordinates == "asymmetric" and how.nearest == "floor")
+                or (how.coordinates == "half_pixel" and how.nearest == "round_prefer_floor")
+            )
         ):
             return given
         return given if whole and how.mode == "linear" and how.coordinates == "asymmetric" else None

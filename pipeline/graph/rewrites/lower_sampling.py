@@ -39,7 +39,9 @@ def _check(node: ir.Node, context: Context) -> Declined | None:
     if len(shape) != 4:
         return Declined("it samples more than two axes")
     if context.dtype(node.inputs[0]) not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
-        return Declined("its input is neither float32 nor float64" if context.dtype(node.inputs[0]) else UNKNOWN_TYPE)
+        return Declined(
+            "its input is neither float32 nor float64" if context.dtype(node.inputs[0]) else UNKNOWN_TYPE
+        )
     return None
 
 
@@ -48,7 +50,12 @@ class _Sampler:
 
     def __init__(self, node: ir.Node, context: Context) -> None:
         self.node, self.context = node, context
-        self.batch, self.channels, self.height, self.width = context.static_shape(node.inputs[0]) or (0, 0, 0, 0)
+        self.batch, self.channels, self.height, self.width = context.static_shape(node.inputs[0]) or (
+            0,
+            0,
+            0,
+            0,
+        )
         self.grid_shape = context.static_shape(node.inputs[1]) or ()
         self.align = bool(context.attribute(node, "align_corners", 0))
         self.padding = context.attribute(node, "padding_mode", "zeros")
@@ -62,7 +69,10 @@ class _Sampler:
     def op(self, name: str, *values: Any, **attributes: Any) -> Any:
         return self.context.op(
             name,
-            [value if value is None or isinstance(value, ir.Value) else self.number(value) for value in values],
+            [
+                value if value is None or isinstance(value, ir.Value) else self.number(value)
+                for value in values
+            ],
             **attributes,
         )
 
@@ -198,9 +208,35 @@ def _taps(place: ir.Value, sampler: _Sampler) -> list[tuple[ir.Value, ir.Value]]
     return taps
 
 
+def _check_affine(node: ir.Node, context: Context) -> Declined | None:
+    if context.dtype(node.inputs[0]) is None:
+        return Declined(UNKNOWN_TYPE)
+    return Declined("the size of its grid is computed") if context.integers(node.inputs[1]) is None else None
+
+
+def _affine(node: ir.Node, context: Context) -> Sequence[ir.Value]:
+    """The constant grid of all points, times the matrix."""
+    batch, _, *sizes = context.integers(node.inputs[1]) or ()
+    dtype = context.dtype(node.inputs[0])
+    assert dtype is not None
+    align = context.attribute(node, "align_corners", 0)
+    steps = []
+    for size in sizes:
+        places = np.arange(size, dtype=np.float64)
+        steps.append(places * 2 / max(size - 1, 1) - (size > 1) if align else (places * 2 + 1) / size - 1)
+    axes = np.meshgrid(*steps, indexing="ij")[::-1]  # x comes first, then y, then z
+    points = np.stack([*axes, np.ones(sizes)], axis=-1).reshape(-1, len(sizes) + 1)
+    turned = context.op("Transpose", [node.inputs[0]], perm=[0, 2, 1])
+    made = context.op("MatMul", [context.tensor(points.astype(dtype.numpy()), "points"), turned])
+    shape = np.array([batch, *sizes, len(sizes)], np.int64)
+    return [context.op("Reshape", [made, context.tensor(shape, "grid")])]
+
+
 _MADE: Final = ("Abs", "Add", "And", "Cast", "Clip", "Div", "Floor", "Gather", "Greater", "Less", "Max", "Min", "Mul",
                 "Not", "Or", "Reshape", "Sub", "Transpose")  # fmt: skip
 RULES: Final = (
+    Rule("affine_grid", "lower", ("AffineGrid",), ("MatMul", "Reshape", "Transpose"), "float noise",
+         "AffineGrid becomes a product with a constant grid", _affine, _check_affine, "the size of the grid", 20),
     Rule("grid_sample_modes", "lower", ("GridSample",), ("GridSample",), "exact",
          "the modes of a GridSample get their older names", _modes, _check_modes, "two axes to sample", 20),
     Rule("grid_sample", "lower", ("GridSample",), _MADE, "float noise",

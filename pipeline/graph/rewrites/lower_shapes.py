@@ -85,7 +85,9 @@ def _range(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     positive = context.op("Where", [context.op("Less", [count, zero]), zero, count])
     size = context.op("Reshape", [positive, zero_axis])
     ones = context.op("ConstantOfShape", [size], value=np.ones(1, np.int64))
-    places = context.op("Reshape", [context.op("NonZero", [ones]), context.tensor(np.array([-1], np.int64), "flat")])
+    places = context.op(
+        "Reshape", [context.op("NonZero", [ones]), context.tensor(np.array([-1], np.int64), "flat")]
+    )
     return [context.op("Add", [places, start_value])]
 
 
@@ -128,7 +130,11 @@ def _trilu(node: ir.Node, context: Context) -> Sequence[ir.Value]:
 
 
 def _check_running_sum(node: ir.Node, context: Context) -> Declined | None:
-    dtype, axis, shape = context.dtype(node.inputs[0]), context.integers(node.inputs[1]), context.shape(node.inputs[0])
+    dtype, axis, shape = (
+        context.dtype(node.inputs[0]),
+        context.integers(node.inputs[1]),
+        context.shape(node.inputs[0]),
+    )
     if dtype is None:
         return Declined(UNKNOWN_TYPE)
     if axis is None or shape is None or not isinstance(shape[axis[0]], int):

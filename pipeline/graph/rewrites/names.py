@@ -16,7 +16,7 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
     "lower_activation": ("swish", "gelu", "mish", "hard_swish", "celu", "thresholded_relu",),
     "lower_resize": ("resize_symmetric", "resize_antialias", "resize_axes", "resize_roi", "resize_scales",
         "resize_table", "upsample",),
-    "lower_sampling": ("grid_sample_modes", "grid_sample",),
+    "lower_sampling": ("affine_grid", "grid_sample_modes", "grid_sample",),
     "lower_axes": ("split_parts", "reduction_axes", "reduce_sum_axes", "squeeze_axes", "split_sizes",
         "negative_axes", "negative_indices",),
     "lower_pad": ("pad_wrap", "pad_axes", "pad_truth", "clip_integers", "clip_limits", "pad_amounts",),
@@ -31,6 +31,10 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
         "gather_coordinates", "scatter_elements", "scatter_coordinates",),
     "lower_pooling": ("pool_to_the_end",),
     "lower_einsum": ("einsum",),
+    "lower_fourier": ("fourier_axis", "fourier", "short_fourier", "windows",),
+    "lower_quantization": ("dequantize_channels", "quantize_channels", "dequantize", "quantize",),
+    "lower_sequences": ("sequence_element", "sequence_joined",),
+    "lower_function": ("attention", "rotary_embedding", "center_crop_pad", "losses", "dynamic_quantize",),
 }  # fmt: skip
 #: Family module of legalisation rules -> the names of its rules (its `RULES`, in their order).
 LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
@@ -64,8 +68,10 @@ LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
     ),
     "legal_convolution": (
         "line_to_image", "constants_into_conv", "batch_norm_to_depthwise_conv",
-        "constants_to_depthwise_conv", "linear_to_conv", "channels_last_matmul_to_conv",
+        "constants_to_depthwise_conv", "linear_to_conv", "gemm_to_matmul",
+        "channels_last_matmul_to_conv",
     ),
+    "legal_dilation": ("conv_taps_in_padding", "dilated_conv_to_sum",),
     "legal_layout": (
         "flatten_to_reshape", "reshape_behind_elementwise", "merge_reshapes", "merge_transposes",
         "transpose_to_reshape", "transpose_behind_elementwise",

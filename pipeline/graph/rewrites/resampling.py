@@ -60,7 +60,7 @@ class Resampling:
         drop = self.exclude_outside or widened
         for row, place in enumerate(places):
             centre = min(max(place, 0.0), size - 1.0) if self.mode == "linear" and not widened else place
-            first, last = int(np.floor(centre - reach)) , int(np.ceil(centre + reach))
+            first, last = int(np.floor(centre - reach)), int(np.ceil(centre + reach))
             taps = np.arange(first, last + 1)
             strength = self._kernel((taps - centre) * shrink)
             if drop:

@@ -59,7 +59,7 @@ def build(
     for name, array in (constants or {}).items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
     names = {node.name: f"part.{node.name}" for node in model.graph.node}
-    return BareModel.from_proto(model, scopes=names, lines={name: "net.py:7" for name in names})
+    return BareModel.from_proto(model, scopes=names, lines=dict.fromkeys(names, "net.py:7"))
 
 
 def values(model: BareModel, seed: int) -> dict[str, np.ndarray[Any, Any]]:

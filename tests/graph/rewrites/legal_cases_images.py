@@ -34,7 +34,9 @@ def line(rng: Random) -> BareModel:
         text, weights, _ = conv(rng, shape)
         return build({"x": ("float", shape)}, f"y = {text}", weights, opset=opset)
     if which < 0.7:
-        text = f"y = ConvTranspose {attributes(strides=[rng.randint(1, 2)], pads=[0, rng.randint(0, 1)])} (x, w)"
+        text = (
+            f"y = ConvTranspose {attributes(strides=[rng.randint(1, 2)], pads=[0, rng.randint(0, 1)])} (x, w)"
+        )
         return build({"x": ("float", shape)}, text, {"w": numbers(rng, shape[1], 2, 3)}, opset=opset)
     op = rng.choice(["MaxPool", "AveragePool"])
     pool = attributes(kernel_shape=[3], strides=[rng.randint(1, 2)], pads=[rng.randint(0, 1), 1])
@@ -47,7 +49,9 @@ def behind_conv(rng: Random) -> BareModel:
     kind = rng.choice(["Mul", "Add", "BatchNormalization"])
     if kind == "BatchNormalization":
         normal, more = batch_norm_of(rng, out, "v")
-        return build({"x": ("float", shape)}, f"v = {text}\n{normal}", weights | more, opset=rng.choice([11, 13, 17]))
+        return build(
+            {"x": ("float", shape)}, f"v = {text}\n{normal}", weights | more, opset=rng.choice([11, 13, 17])
+        )
     constant = numbers(rng, *rng.choice([[out, 1, 1], [1, out, 1, 1], [], [1]]))
     pair = rng.choice(["v, c", "c, v"])
     return build({"x": ("float", shape)}, f"v = {text}\ny = {kind} ({pair})", weights | {"c": constant},
@@ -79,7 +83,7 @@ def affine(rng: Random) -> BareModel:
 
 
 def linear(rng: Random) -> BareModel:
-    rows, depth, width = rng.randint(1, 4), rng.randint(1, 24), rng.randint(1, 24)
+    rows, depth, width = rng.choice([1, 1, 1, 3]), rng.randint(1, 24), rng.randint(1, 24)
     opset = rng.choice(OPSETS)
     inputs: dict[str, tuple[str, list[int]]] = {"x": ("float", [rows, depth])}
     before = ""
@@ -97,6 +101,36 @@ def linear(rng: Random) -> BareModel:
     return build(inputs, f"{before}y = Gemm {text} ({names})", weights, opset=opset)
 
 
+def gemm(rng: Random) -> BareModel:
+    rows, depth, width = rng.randint(1, 5), rng.randint(1, 24), rng.randint(1, 24)
+    transposed = rng.randint(0, 1)
+    weights = {"w": numbers(rng, *([width, depth] if transposed else [depth, width]))}
+    names = "x, w"
+    if rng.random() < 0.7:
+        weights["b"] = numbers(rng, *rng.choice([[width], [1, width], [rows, 1], []]))
+        names += ", b"
+    text = attributes(transB=transposed, alpha=rng.choice([1.0, 0.5]), beta=rng.choice([1.0, -2.0]))
+    return build(
+        {"x": ("float", [rows, depth])}, f"y = Gemm {text} ({names})", weights, opset=rng.choice(OPSETS)
+    )
+
+
+def dilated(rng: Random, dilations: list[int]) -> BareModel:
+    shape = [1, rng.randint(1, 4), rng.randint(6, 14), rng.randint(6, 14)]
+    kernel = [rng.choice([1, 3, 3]), 3]
+    group = rng.choice([1, shape[1]])
+    reach = [one * (size - 1) for one, size in zip(dilations, kernel, strict=True)]
+    # At least so much that the window fits, mostly as much as keeps the sizes.
+    pads = [
+        max(one // 2, (one - size) // 2 + 1) + rng.randint(0, 1)
+        for one, size in zip(reach, shape[2:], strict=True)
+    ]
+    text = attributes(dilations=dilations, pads=pads * 2, group=group, strides=[rng.randint(1, 2)] * 2)
+    weights = {"w": numbers(rng, 2 * group, shape[1] // group, *kernel), "b": numbers(rng, 2 * group)}
+    names = "x, w, b" if rng.random() < 0.5 else "x, w"
+    return build({"x": ("float", shape)}, f"y = Conv {text} ({names})", weights, opset=rng.choice(OPSETS))
+
+
 def channels_last(rng: Random) -> BareModel:
     shape = image(rng)
     body = "t = Transpose <perm = [0, 2, 3, 1]> (x)\ny = MatMul (t, w)"
@@ -107,7 +141,10 @@ def channels_last(rng: Random) -> BareModel:
 def padded_conv(rng: Random) -> BareModel:
     shape = image(rng, smallest=3)
     text, weights, _ = conv(rng, shape)
-    pads = [0, 0, rng.randint(0, 2), rng.randint(0, 2), 0, 0, rng.randint(0, 2), rng.randint(0, 2)]
+    half = [0, 0, rng.randint(0, 2), rng.randint(0, 2)]
+    pads = half * 2
+    if rng.random() < 0.2:
+        pads[2] += 1
     return build({"i": ("float", shape)}, f"x = Pad (i, pads)\ny = {text}", weights | {"pads": ints(*pads)},
                  opset=rng.choice(OPSETS))  # fmt: skip
 
@@ -117,7 +154,9 @@ def uneven_conv(rng: Random) -> BareModel:
     pads = [rng.randint(0, 2) for _ in range(4)]
     pads[0] = pads[2] + 1
     text = f"y = Conv {attributes(pads=pads, strides=[rng.randint(1, 2)] * 2)} (x, w)"
-    return build({"x": ("float", shape)}, text, {"w": numbers(rng, 3, shape[1], 3, 3)}, opset=rng.choice(OPSETS))
+    return build(
+        {"x": ("float", shape)}, text, {"w": numbers(rng, 3, shape[1], 3, 3)}, opset=rng.choice(OPSETS)
+    )
 
 
 def large_pool(rng: Random) -> BareModel:
@@ -148,7 +187,9 @@ def whole_window(rng: Random) -> BareModel:
 def counted_pool(rng: Random) -> BareModel:
     pads = [rng.randint(0, 1), 1, rng.randint(0, 1), rng.randint(0, 1)]
     text = attributes(kernel_shape=[3, 2], strides=[rng.randint(1, 2), 1], pads=pads, count_include_pad=1)
-    return build({"x": ("float", image(rng, smallest=3))}, f"y = AveragePool {text} (x)", opset=rng.choice(OPSETS))
+    return build(
+        {"x": ("float", image(rng, smallest=3))}, f"y = AveragePool {text} (x)", opset=rng.choice(OPSETS)
+    )
 
 
 def one_place(rng: Random) -> BareModel:
@@ -177,7 +218,9 @@ def resize(rng: Random, *, by: str, mode: str | None = None, coordinates: str | 
     if by == "sizes":
         # From opset 13 on what is left out may be left out; before that it is an empty tensor.
         names = "x, none, none, to" if opset < 13 else "x, , , to"
-        return build({"x": ("float", shape)}, f"y = Resize {text} ({names})", none | {"to": ints(*target)}, opset=opset)
+        return build(
+            {"x": ("float", shape)}, f"y = Resize {text} ({names})", none | {"to": ints(*target)}, opset=opset
+        )
     scales = np.array([b / a for a, b in zip(shape, target, strict=True)], np.float32)
     names = "x, none, to" if opset < 13 else "x, , to"
     return build({"x": ("float", shape)}, f"y = Resize {text} ({names})", none | {"to": scales}, opset=opset)
@@ -208,6 +251,14 @@ CASES = (
     Case("channels_last_matmul_to_conv", channels_last, lambda: build(
         IMAGE | {"w": ("float", [2, 2])}, "t = Transpose <perm = [0, 2, 3, 1]> (x)\ny = MatMul (t, w)"),
         "no constant matrix"),
+    Case("gemm_to_matmul", gemm, lambda: build(
+        {"x": ("float", [2, 3]), "w": ("float", [3, 2])}, "y = Gemm (x, w)"), "no constant matrix"),
+    Case("conv_taps_in_padding", lambda rng: dilated(rng, [rng.randint(9, 20), rng.randint(12, 20)]), lambda: build(
+        IMAGE | {"w": ("float", [2, 2, 3, 3])}, "y = Conv <dilations = [9, 9], pads = [9, 9, 9, 9]> (x, w)"),
+        "weight is not constant"),
+    Case("dilated_conv_to_sum", lambda rng: dilated(rng, [rng.choice([3, 5, 6]), rng.choice([1, 2, 3])]), lambda: build(
+        IMAGE | {"w": ("float", [2, 2, 3, 3])}, "y = Conv <dilations = [3, 3], pads = [3, 3, 3, 3]> (x, w)"),
+        "weight is not constant"),
     Case("pad_into_conv", padded_conv, lambda: build(
         IMAGE, "p = Pad (x, pads, one)\ny = Conv (p, w)",
         W | {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "one": np.asarray(1, np.float32)}), "zeros"),

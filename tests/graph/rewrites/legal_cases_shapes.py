@@ -8,7 +8,16 @@ from random import Random
 import numpy as np
 
 from pipeline.graph.bare import BareModel
-from tests.graph.rewrites.legal_case import OPSETS, Case, attributes, broadcast, build, image, ints, numbers, sizes
+from tests.graph.rewrites.legal_case import (
+    OPSETS,
+    Case,
+    attributes,
+    broadcast,
+    build,
+    ints,
+    numbers,
+    sizes,
+)
 
 UNARY = ("Relu", "Sigmoid", "Tanh", "Abs", "Exp", "HardSigmoid", "LeakyRelu", "Neg", "Sin", "Floor")
 BINARY = ("Add", "Sub", "Mul", "Max", "Min")
@@ -114,7 +123,9 @@ def head(rng: Random) -> BareModel:
     if which < 0.8:
         return build(inputs, f"{body}y = {rng.choice(BINARY)} (x, c)", given, opset=rng.choice(OPSETS))
     inputs["j"] = ("float", [rows, channels, 1, 1])
-    return build(inputs, f"{body}z = Flatten (j)\ny = {rng.choice(BINARY)} (x, z)", given, opset=rng.choice(OPSETS))
+    return build(
+        inputs, f"{body}z = Flatten (j)\ny = {rng.choice(BINARY)} (x, z)", given, opset=rng.choice(OPSETS)
+    )
 
 
 def reshapes(rng: Random) -> BareModel:
@@ -138,7 +149,9 @@ def transposes(rng: Random) -> BareModel:
 def narrow_transpose(rng: Random) -> BareModel:
     shape = [1, rng.randint(1, 5), 1, rng.randint(1, 5)]
     perm = rng.choice([[1, 0, 2, 3], [2, 1, 0, 3], [0, 2, 1, 3]])
-    return build({"x": ("float", shape)}, f"y = Transpose {attributes(perm=perm)} (x)", opset=rng.choice(OPSETS))
+    return build(
+        {"x": ("float", shape)}, f"y = Transpose {attributes(perm=perm)} (x)", opset=rng.choice(OPSETS)
+    )
 
 
 def sandwich(rng: Random) -> BareModel:
@@ -161,7 +174,9 @@ def sandwich(rng: Random) -> BareModel:
             body += f"u{step} = Transpose {attributes(perm=perm)} (z{step})\n"
             body += f"{after} = {rng.choice(BINARY)} ({name}, u{step})\n"
         name = after
-    return build(inputs, f"{body}y = Transpose {attributes(perm=back)} ({name})", given, opset=rng.choice(OPSETS))
+    return build(
+        inputs, f"{body}y = Transpose {attributes(perm=back)} ({name})", given, opset=rng.choice(OPSETS)
+    )
 
 
 def high_transpose(rng: Random) -> BareModel:

@@ -113,7 +113,9 @@ def power(rng: Random) -> BareModel:
 def several(rng: Random, op: str, least: int) -> BareModel:
     shape = sizes(rng, rng.randint(1, 4))
     names = [f"x{index}" for index in range(rng.randint(least, 5))]
-    inputs = {name: ("float", shape if index == 0 else broadcast(rng, shape)) for index, name in enumerate(names)}
+    inputs = {
+        name: ("float", shape if index == 0 else broadcast(rng, shape)) for index, name in enumerate(names)
+    }
     return build(inputs, f"y = {op} ({', '.join(names)})", opset=rng.choice(OPSETS))
 
 

@@ -14,7 +14,9 @@ from tests.graph.rewrites import legal_cases_images, legal_cases_shapes, legal_c
 from tests.graph.rewrites.legal_case import values
 
 CASES = {
-    case.rule: case for module in (legal_cases_values, legal_cases_images, legal_cases_shapes) for case in module.CASES
+    case.rule: case
+    for module in (legal_cases_values, legal_cases_images, legal_cases_shapes)
+    for case in module.CASES
 }
 #: Random graphs a rule.
 QUICK = 12
@@ -37,15 +39,18 @@ def test_random_graphs_compute_the_same(name: str) -> None:
         before = case.taken(Random(seed))
         after, rewriting = legalise(before, [name])
         if not rewriting.applied:
-            assert rewriting.declined or name in SELDOM or name in ("transpose_to_reshape", "transpose_behind_elementwise"), (
-                f"seed {seed}: neither rewritten nor declined"
-            )
+            assert (
+                rewriting.declined
+                or name in SELDOM
+                or name in ("transpose_to_reshape", "transpose_behind_elementwise")
+            ), f"seed {seed}: neither rewritten nor declined"
             continue
         taken += 1
         made = {after.made_by.get(node.name) for node in after.parsed().graph.node} - {None}
         assert made <= {f"rule {name}"}
         assert {node.op_type for node in after.parsed().graph.node if node.name in after.made_by} <= {
-            *found.makes, "Identity"
+            *found.makes,
+            "Identity",
         }
         feeds = values(before, seed)
         if name == "freeze_batch":
@@ -87,5 +92,6 @@ def test_origins_are_kept(name: str) -> None:
 
 
 def test_case_lists_no_rule_twice() -> None:
-    assert len(CASES) == sum(len(m.CASES) for m in (legal_cases_values, legal_cases_images, legal_cases_shapes))
-
+    assert len(CASES) == sum(
+        len(m.CASES) for m in (legal_cases_values, legal_cases_images, legal_cases_shapes)
+    )

@@ -1,0 +1,65 @@
+"""`rules`: the rewrite rules, with what they take, make, need and promise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from pipeline.commands.arguments import parser, print_json
+from pipeline.errors import EXIT_MADE
+
+#: Under which key a rule of a kind is switched off.
+KEYS: Final = {"lower": "export.rules", "legalise": "target.rules"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """List the rules, or those whose name, kind or operators hold a word."""
+    arguments = parser("rules", "List the rewrite rules: what they take, make, need and promise.")
+    arguments.add_argument("words", nargs="*", help="only rules with these words in name, kind or operators")
+    given = arguments.parse_args(argv)
+    rows = [row for row in _rows() if _fits(row, given.words)]
+    if given.json:
+        print_json(rows)
+        return EXIT_MADE
+    for row in rows:
+        opsets = _opsets(row)
+        print(f"{row['name']}  ({row['kind']}{opsets}, {row['promise']})")
+        print(f"    {row['summary']}")
+        print(f"    takes {', '.join(row['takes'])}; makes {', '.join(row['makes'])}")
+        if row["needs"]:
+            print(f"    needs {row['needs']}")
+        print(f"    off with {row['off']}")
+    print(f"{len(rows)} rules")
+    return EXIT_MADE
+
+
+def _rows() -> list[dict[str, Any]]:
+    from pipeline.graph.rewrites.families import rules_of
+
+    found: list[dict[str, Any]] = []
+    for kind in ("lower", "legalise"):
+        for rule in rules_of(kind):  # type: ignore[arg-type]
+            found.append(
+                {
+                    "name": rule.name,
+                    "kind": rule.kind,
+                    "summary": rule.summary,
+                    "takes": list(rule.takes),
+                    "makes": list(rule.makes),
+                    "needs": rule.needs,
+                    "promise": rule.promise,
+                    "from_opset": rule.from_opset or None,
+                    "opsets": list(rule.opsets),
+                    "off": f"{KEYS[rule.kind]}.{rule.name}=false",
+                }
+            )
+    return found
+
+
+def _opsets(row: dict[str, Any]) -> str:
+    return f", from opset {row['from_opset']} to {row['from_opset'] - 1}" if row["from_opset"] else ""
+
+
+def _fits(row: dict[str, Any], words: Sequence[str]) -> bool:
+    text = " ".join((row["name"], row["kind"], *row["takes"], *row["makes"])).lower()
+    return all(word.lower() in text for word in words)
