@@ -118,7 +118,7 @@ class RunWorkspace:
             raise InternalError(f"{name} was put by a stage that does not make it")
         self.values[name] = value
         digest = self.plan.digest(name)
-        if digest in self.shared.wanted:
+        if digest in self.shared.wanted and _shareable(self.plan.maker(name)):
             self.shared.values[digest] = value
 
     def file(self, path: str, kind: str, *, same_every_time: bool = True) -> Path:
@@ -281,6 +281,11 @@ def _say_again(workspace: RunWorkspace, findings: Iterable[Finding]) -> None:
     """A simplifier that fell back is worth a warning in every run that takes what came of it."""
     for finding in findings:
         workspace.emit(finding)
+
+
+def _shareable(stage: Stage) -> bool:
+    """Whether a later point may take what this one made: not when it is a file of this run's directory."""
+    return stage.storable or getattr(stage, "on_demand", False)
 
 
 def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:

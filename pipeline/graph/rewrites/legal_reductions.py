@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -148,6 +149,24 @@ def _matmul(node: ir.Node, context: Context) -> list[ir.Value]:
     return [_as_kept(node, context, context.op("MatMul", [node.inputs[0], column]))]
 
 
+def _last_check(node: ir.Node, context: Context) -> Declined | None:
+    declined = _matmul_check(node, context)
+    if declined is not None:
+        return declined
+    return None if context.static_shape(node.inputs[0]) is not None else forms.NO_SIZES
+
+
+def _last(node: ir.Node, context: Context) -> list[ir.Value]:
+    """[..., M, K] as [1, ..., M, K] of rank 3: the mean over K is a pooling over the places of M channels."""
+    value, sizes = forms.given(node, 0), forms.sizes_of(context, node.inputs[0])
+    if len(sizes) != IMAGE_RANK - 1:
+        value = forms.reshape(context, value, (1, prod(sizes[:-1]), sizes[-1]))
+    pooled = context.op("GlobalAveragePool", [value])
+    if len(sizes) == IMAGE_RANK - 1 and _keeps(node, context):
+        return [pooled]
+    return [forms.reshape(context, pooled, forms.sizes_of(context, node.outputs[0]))]
+
+
 _CHAINED: Final = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd")
 
 RULES: Final = (
@@ -166,6 +185,9 @@ RULES: Final = (
          "constant axes"),
     Rule("reduce_one_axis_at_a_time", "legalise", _CHAINED, (*_CHAINED, "Reshape", "Squeeze"), "float noise",
          "a reduction over several axes becomes a chain", _single, _single_check, "constant axes"),
+    Rule("reduce_last_axis_to_global_pool", "legalise", ("ReduceMean",), ("Reshape", "GlobalAveragePool"),
+         "float noise", "ReduceMean along the last axis becomes a global pooling of rank 3", _last, _last_check,
+         "static sizes"),
     Rule("reduce_last_axis_to_matmul", "legalise", ("ReduceMean", "ReduceSum"), ("MatMul", "Reshape"), "float noise",
          "ReduceMean and ReduceSum along the last axis become MatMul with a constant column", _matmul,
          _matmul_check, "a last axis of known size"),
