@@ -229,6 +229,7 @@ def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str,
     stages.append(EvidenceStage())
     if named.target is not None:
         stages += named.target.stages
+        skipped |= named.target.skipped
     return tuple(stages), skipped
 
 
@@ -253,12 +254,13 @@ def _network_stages(named: _Named) -> list[Stage]:
 def _file_stages(named: _Named) -> list[Stage]:
     """From a ready .onnx to its graph; the file as it came is the reference."""
     config, specs = named.config, named.specs
-    path = facts_of(config.model).path
+    facts = facts_of(config.model)
+    path = facts.path
     return [
         OnnxFileStage(path, named.identity, specs),
         InputsStage(specs, config.seed, max(1, config.parity.seeds), specs.files()),
         FileReferenceStage(path, named.identity, specs, config.parity),
-        AdoptStage(specs, named.opset),
+        AdoptStage(specs, facts.opset, named.opset, config.export.rules),
     ]
 
 

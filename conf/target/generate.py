@@ -132,7 +132,11 @@ class Meanings:
 
         made: list[object] = []
         quantized: set[str] = set()
-        for clause, condition in split_clauses(text, self.contexts):
+        clauses = split_clauses(text, self.contexts)
+        conditions = list(dict.fromkeys(condition for _, condition in clauses if condition))
+        if conditions:
+            made.append({"limit": " or ".join(conditions), "says": "one of the alternatives of the row"})
+        for clause, condition in clauses:
             meaning = self.meaning(operator, clause)
             if isinstance(meaning, dict):
                 if set(meaning) <= {"same_as", "without"} and "same_as" in meaning:

@@ -173,9 +173,15 @@ def _first_other_node(nodes: Sequence[Sequence[Any]]) -> Iterator[str]:
 def _weights(first: Contract, second: Contract) -> Iterator[str]:
     """Which initializers are not the same to the byte, by name."""
     one, other = _initializers(first), _initializers(second)
-    gone, new = ([name for name in these if name not in those] for these, those in ((one, other), (other, one)))
+    gone, new = (
+        [name for name in these if name not in those] for these, those in ((one, other), (other, one))
+    )
     changed = [name for name in one if name in other and one[name] != other[name]]
-    for names, what in ((changed, "of other values"), (gone, "only in the first"), (new, "only in the second")):
+    for names, what in (
+        (changed, "of other values"),
+        (gone, "only in the first"),
+        (new, "only in the second"),
+    ):
         if names:
             more = ", ..." if len(names) > NAMED else ""
             yield f"{count(len(names), 'weight')} {what} of {len(one)}: {', '.join(names[:NAMED])}{more}"

@@ -185,7 +185,8 @@ class _Places:
         """The file under the name that it had: that name is part of the request."""
         link = self._scratch / "found" / sha256 / name
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path.absolute())
+        if not link.is_symlink():  # asked for once a candidate of the source
+            link.symlink_to(path.absolute())
         return link
 
     def file(self, name: str, sha256: str) -> str:

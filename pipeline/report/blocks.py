@@ -107,7 +107,8 @@ def failed_block(finished: RunFinished) -> list[Line]:
         lines.append(("reason", reason_text(finished.reason), LABEL))
     if row.get("error") is not None:
         lines.append(_match({**row, "status": "failed"}))
-        lines[-1] = ("worst", lines[-1][1], LABEL)
+        # What failed later (a target) is no fault of the file, which did match.
+        lines[-1] = ("worst" if stage == "parity" else lines[-1][0], lines[-1][1], LABEL)
     lines += target_lines(row)
     if finished.directory:
         folder = Path(finished.directory)

@@ -3,21 +3,26 @@
     <dir>/v1/entries/<2 hex>/<key>/entry.json     what was made, with the sha256 of each file
                                    <artifact>/... small files
     <dir>/v1/blobs/<2 hex>/<sha256>               large files, shared between entries
-    <dir>/v1/tmp/<unique>/                        where entries are made
+    <dir>/v1/tmp/<unique>/                        where entries are made, and what a run holds on to
 
 Safe on a local disk and on NFS by construction: nothing is locked and nothing is ever rewritten;
 an entry is made apart and renamed into place. A lost race means double work, never a torn entry.
 A rename whose reply was lost is recognised by what stands at the target. Entries are verified by
-digest when they are used; a damaged one is removed and counts as a miss.
+digest when they are used; a damaged one is removed and counts as a miss. Large files that a run uses,
+or that an entry in the making will use, have a second name under tmp (a hard link): whoever evicts
+meanwhile leaves them alone, and their bytes stay as long as they are mapped.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
+import stat
+import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -63,6 +68,7 @@ class Cache:
         self.reads = mode in ("readwrite", "read")
         self.writes = mode in ("readwrite", "write")
         self.size = size
+        self._held = self.root / "tmp" / uuid.uuid4().hex
 
     # -- reading ---------------------------------------------------------------------------------
 
@@ -86,13 +92,22 @@ class Cache:
         folder.mkdir(parents=True)
         for file in entry.artifacts[artifact]:
             source = self._file(entry.key, artifact, file)
+            if file["blob"]:
+                source = self._hold(source, self._held)
             if file_sha256(source) != file["sha256"]:
                 raise DamagedEntryError(f"{source.name} of {entry.stage} is not what it was")
             target = folder / file["path"]
             target.parent.mkdir(parents=True, exist_ok=True)
             target.symlink_to(source)
         self._touch(entry.key)
-        return kind.load(folder)
+        try:
+            return kind.load(folder)
+        except FileNotFoundError as error:  # another run removed it between two looks
+            raise DamagedEntryError(f"{artifact} of {entry.stage} has gone") from error
+
+    def let_go(self) -> None:
+        """What was loaded is no longer read from the cache's folder."""
+        shutil.rmtree(self._held, ignore_errors=True)
 
     def check(self, entry: CacheEntry) -> str | None:
         """What is wrong with the entry's files, or None."""
@@ -121,15 +136,16 @@ class Cache:
         """Keep what a stage made. Losing a race against another writer is no error."""
         if not self.writes:
             return
-        making = self.root / "tmp" / uuid.uuid4().hex
+        making, held = (self.root / "tmp" / uuid.uuid4().hex for _ in range(2))
         making.mkdir(parents=True)
+        self._sweep()
         try:
             artifacts = {}
             for name, value in values.items():
                 folder = making / name
                 folder.mkdir()
                 value.store(folder)
-                artifacts[name] = [self._shelve(folder, file) for file in _files(folder)]
+                artifacts[name] = [self._shelve(folder, file, held) for file in _files(folder)]
             record = {"key": key.key, "stage": key.stage, "parts": key.parts, "verdict": verdict,
                       "artifacts": artifacts}  # fmt: skip
             body = json.dumps(record, sort_keys=True, indent=1)
@@ -139,6 +155,7 @@ class Cache:
             move_into_place(making, self._entry_dir(key.key))
         finally:
             shutil.rmtree(making, ignore_errors=True)
+            shutil.rmtree(held, ignore_errors=True)
         if self.size is not None:
             self.evict(self.size)
 
@@ -157,14 +174,15 @@ class Cache:
         found = [entry for entry in self.entries() if isinstance(entry, CacheEntry)]
         if self._bytes_on_disk() <= limit:
             return []
-        removed = []
+        removed: list[str] = []
+        self._drop_unused_blobs(found)  # what killed writers left goes before anything that is whole
         for entry in sorted(found, key=lambda entry: entry.used):
+            if self._bytes_on_disk() <= limit:
+                break
             self.remove(entry.key)
             removed.append(entry.key)
             found.remove(entry)
             self._drop_unused_blobs(found)
-            if self._bytes_on_disk() <= limit:
-                break
         return removed
 
     # -- inside ----------------------------------------------------------------------------------
@@ -194,18 +212,41 @@ class Cache:
         artifacts = {name: tuple(files) for name, files in record["artifacts"].items()}
         return CacheEntry(record["key"], record["stage"], record["parts"], record["verdict"], artifacts, used)
 
-    def _shelve(self, folder: Path, path: Path) -> dict[str, Any]:
+    def _shelve(self, folder: Path, path: Path, held: Path) -> dict[str, Any]:
         size, sha256 = path.stat().st_size, file_sha256(path)
         blob = size >= BLOB_BYTES
         if blob:
             target = self._blob(sha256)
-            if target.exists() and target.stat().st_size == size:
+            there = self._hold(target, held)
+            if there != target and there.stat().st_size == size:
                 path.unlink()
             else:
+                self._hold(path, held, sha256)
                 sync_file(path)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(path, target)
         return {"path": str(path.relative_to(folder)), "size": size, "sha256": sha256, "blob": blob}
+
+    def _hold(self, source: Path, held: Path, name: str | None = None) -> Path:
+        """A second name for a large file, so that it is not evicted; the file's own where there can be none."""
+        held.mkdir(parents=True, exist_ok=True)
+        other = held / (name or source.name)
+        try:
+            other.unlink(missing_ok=True)
+            os.link(source, other)
+        except OSError:  # it is not there, or this file system has no hard links
+            return source
+        return other
+
+    def _sweep(self) -> None:
+        """Remove what killed runs left under tmp."""
+        for folder in (self.root / "tmp").iterdir():
+            try:
+                age = time.time() - folder.stat().st_mtime  # noqa: TID251 - beside the time stamps of files
+            except FileNotFoundError:
+                continue
+            if age > STALE_TMP_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _touch(self, key: str) -> None:
         try:
@@ -231,11 +272,20 @@ class Cache:
             if file["blob"]
         }
         for blob in (self.root / "blobs").glob("*/*"):
-            if blob.name not in used:
-                blob.unlink(missing_ok=True)
+            try:
+                if blob.name not in used and blob.stat().st_nlink == 1:
+                    blob.unlink(missing_ok=True)
+            except FileNotFoundError:
+                continue  # somebody else evicts as well
 
     def _bytes_on_disk(self) -> int:
-        return sum(file.stat().st_size for file in self.root.rglob("*") if file.is_file())
+        """Of entries and large files; what is in the making is counted when it is there."""
+        total = 0
+        for path in (*(self.root / "entries").rglob("*"), *(self.root / "blobs").rglob("*")):
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                total += status.st_size if stat.S_ISREG(status.st_mode) else 0
+        return total
 
 
 def default_directory() -> Path:
@@ -276,17 +326,19 @@ def move_into_place(source: Path, target: Path) -> bool:
     """Rename a finished folder to its final name; False when another one already stands there.
 
     On NFS the reply to a rename can be lost: the client then sees ENOENT or EEXIST although the
-    rename took place. What stands at the target decides.
+    rename took place. What stands at source and target decides.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.rename(source, target)
     except OSError as error:
-        if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-            return False
-        if error.errno == errno.ENOENT and target.exists() and not source.exists():
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT):
+            raise
+        if target.exists() and not source.exists():
             return True
-        raise
+        if error.errno == errno.ENOENT:
+            raise
+        return False
     return True
 
 

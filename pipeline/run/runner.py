@@ -213,6 +213,7 @@ def execute(
     finally:
         outcome.files, outcome.digests = dict(workspace.files), dict(workspace.digests)
         workspace.values.clear()
+        cache.let_go()
         shutil.rmtree(workspace.scratch, ignore_errors=True)
     return outcome
 

@@ -1,6 +1,6 @@
 """A ready .onnx as source: what the file says fills the configuration. No onnx, no numpy.
 
-Inputs, outputs and the opset are the file's own. A size that the file leaves open is 1 for the batch;
+Inputs, outputs and the opset are the file's own, unless `export.opset` asks for another. A size that the file leaves open is 1 for the batch;
 any other has to be given (`model.inputs`), because no size can be guessed that every network takes.
 """
 
@@ -68,14 +68,9 @@ def with_file_settings(config: Config) -> Config:
             found=", ".join(config.model.outputs), expected=", ".join(outputs),
             next_step="Type model.outputs=null",
         )  # fmt: skip
-    asked = config.export.opset
-    if asked is not None and asked != facts.opset:
-        raise Refused(
-            "PL-220", "the file is in another opset, and a ready .onnx is not converted", where="export.opset",
-            found=str(asked), expected=f"{facts.opset}, as the file has it", next_step="Type export.opset=null",
-        )  # fmt: skip
     model = replace(config.model, inputs=file_inputs(facts, config.model.inputs), outputs=outputs)
-    return replace(config, model=model, export=replace(config.export, opset=facts.opset))
+    opset = facts.opset if config.export.opset is None else config.export.opset
+    return replace(config, model=model, export=replace(config.export, opset=opset))
 
 
 def facts_of(model: ModelConfig) -> FileFacts:

@@ -5,9 +5,10 @@ No onnx, no numpy until they run, and torch never.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.errors import InternalError, StageFailed
 from pipeline.events import Finding
@@ -138,35 +139,54 @@ class FileReferenceStage:
 
 @dataclass(frozen=True)
 class AdoptStage:
-    """Gives the file's graph the outputs that it was seen to have, and hands it over as if exported."""
+    """Gives the file's graph the outputs that it was seen to have, and hands it over as if exported.
+
+    Attributes:
+        specs: the inputs, under the names of the file.
+        file_opset: of ai.onnx, as the file came.
+        opset: that is asked for: a converter brings the graph up, our rules bring it down.
+        rules: `export.rules`.
+    """
 
     specs: InputSpecs
+    file_opset: int
     opset: int
+    rules: Mapping[str, Any] = field(default_factory=dict)
 
     name: ClassVar[str] = "adopt"
-    takes: ClassVar[tuple[str, ...]] = ("file_graph", "signature")
+    takes: ClassVar[tuple[str, ...]] = ("file_graph", "signature", "export_inputs")
     makes: ClassVar[tuple[str, ...]] = ("exported", "attempts")
     storable: ClassVar[bool] = False  #: the weights stay where they are, in the user's file
 
     def key_parts(self) -> KeyParts:
         """What shapes the graph."""
+        converted = {} if self.opset == self.file_opset else {"rules": dict(self.rules)}
         return KeyParts(
-            config={"opset": self.opset}, code=("pipeline.sources.onnx_graph",), packages=("onnx",)
+            config={"opset": self.opset, **converted},
+            code=("pipeline.sources.onnx_graph", *(("pipeline.exporters.conversion",) if converted else ())),
+            packages=("onnx",),
         )
 
     def requires(self, workspace: Workspace) -> None:
         """Nothing beyond its artifacts."""
 
     def run(self, workspace: Workspace) -> Verdict:
-        """Put both; the one attempt is the file itself."""
+        """Put both; the one attempt is the file itself, converted where another opset was asked."""
         from pipeline.exporters.attempts import Attempt, Attempts
-        from pipeline.sources.onnx_graph import with_outputs
+        from pipeline.sources.onnx_graph import in_opset, with_outputs
 
         bare = with_outputs(workspace.get("file_graph"), self.specs, workspace.get("signature"))
-        attempts = Attempts((Attempt("file", self.opset, "passed"),))
+        summary, attempt = f"opset {self.opset}, as it came", Attempt("file", self.opset, "passed")
+        if self.opset != self.file_opset:
+            bare, counts = in_opset(
+                bare, self.file_opset, self.opset, workspace.get("export_inputs"), self.rules
+            )
+            summary = f"opset {self.opset}, converted from {self.file_opset}"
+            attempt = Attempt("file", self.opset, "passed", converted_from=self.file_opset, rules=counts)
+        attempts = Attempts((attempt,))
         workspace.put("exported", bare)
         workspace.put("attempts", attempts)
-        return Verdict(summary=f"opset {self.opset}, as it came", recorded={"attempts": attempts.to_json()})
+        return Verdict(summary=summary, recorded={"attempts": attempts.to_json()})
 
     def ensures(self, workspace: Workspace) -> None:
         """Names, order, opset, and where each weight is from."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import Refused, StageFailed
 from pipeline.exporters.boundary import Boundary, settle, stated
+from pipeline.exporters.conversion import lowered
 from pipeline.exporters.scopes import NAME_SCOPES, from_metadata
 from pipeline.graph.bare import BareModel
 from pipeline.graph.dtypes import ELEMENT_TYPES, NUMBERS
@@ -137,6 +138,39 @@ def with_outputs(bare: BareModel, specs: InputSpecs, signature: Signature) -> Ba
     proto.graph.input.extend(held)
     made_by = {node.name: MADE_BY for node in nodes(proto.graph) if node.name}
     return replace(bare, proto=proto.SerializeToString(deterministic=True), made_by=made_by)
+
+
+def in_opset(
+    bare: BareModel, written: int, opset: int, values: Mapping[str, Any], rules: Mapping[str, Any]
+) -> tuple[BareModel, Mapping[str, int]]:
+    """The graph in another opset: upwards with onnx's converter, downwards with our rules, which are proved.
+
+    Args:
+        bare: in opset `written`.
+        written: of the file.
+        opset: that is asked for.
+        values: the export inputs.
+        rules: `export.rules`.
+
+    Returns:
+        the graph, and how often each rule was applied.
+
+    Raises:
+        StageFailed: PL-314, PL-430, PL-431.
+    """
+    import onnx.version_converter
+
+    if opset < written:
+        made, rewriting = lowered(bare, opset, values, rules)
+        return made, rewriting.counts
+    try:
+        proto = onnx.version_converter.convert_version(bare.parsed(), opset)
+    except (RuntimeError, ValueError) as error:
+        raise StageFailed(
+            "PL-314", f"the converter cannot bring the graph from opset {written} to {opset}",
+            where="export.opset", found=_one_line(error), next_step="Type export.opset=null",
+        ) from error  # fmt: skip
+    return replace(bare, proto=proto.SerializeToString(deterministic=True)), {}
 
 
 def is_value_dependent(bare: BareModel) -> bool:

@@ -106,16 +106,18 @@ class Compiled:
 def serves(asked: str, found: str) -> bool:
     """Whether a precision that was read back is the one that was asked.
 
-    Float32 is float32 throughout. In float16 some part of the model is in float16, and no part in a
-    type that holds fewer digits.
+    Asked float32, nothing may hold fewer digits. Asked float16, some part of the model is in float16,
+    and none in bfloat16.
 
     >>> serves("float16", "float16 weights, float32 arithmetic")
     True
     >>> serves("float32", "float32 weights, bfloat16 arithmetic")
     False
     """
-    types = set(re.findall(r"b?float\d+", found))
-    return asked in types and types <= ({"float32"} if asked == "float32" else {asked, "float32"})
+    types = set(re.findall(r"\bb?float\d+", found))
+    if asked == "float32":
+        return bool(types) and types <= {"float32", "float64"}
+    return asked in types and types <= {asked, "float32", "float64"}
 
 
 class Runner(Protocol):

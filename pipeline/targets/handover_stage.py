@@ -1,6 +1,7 @@
-"""The stage of targets whose compiler runs elsewhere: the files that the vendor's tool is handed.
+"""The stage of targets whose compiler runs elsewhere: what the user needs there.
 
-What is predicted of the graph stands in the files of precheck. No onnx, no numpy until it runs.
+What is predicted of the graph is the precheck's; this stage writes the files for the vendor's tool. No
+onnx, no numpy until it runs.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import ClassVar, Final
 
 from pipeline.events import Finding
 from pipeline.samples.spec import InputSpecs
@@ -16,12 +17,10 @@ from pipeline.stage import KeyParts, Stage, Verdict, Workspace
 from pipeline.targets.config import TargetConfig
 from pipeline.targets.profile import Profile
 
-if TYPE_CHECKING:
-    from pipeline.targets.judge import Judgement
-
-#: Profile (or the nearest that it extends) to the module that writes for its tool: it has
-#: `prepare(target, profile, specs, prefix)`, which refuses before work, and `write(..., workspace,
-#: judgement)`, which returns sentences that the user must read.
+#: Profile (or the nearest that it extends) to the module that writes for its tool. It has
+#: `prepare(target, profile, specs, prefix)`, which refuses before work, `write(target, profile, specs,
+#: prefix, workspace, judgement)`, which returns sentences that the user must read, and `FILES`: names
+#: that must be there afterwards.
 WRITERS: Final[Mapping[str, str]] = {
     "horizon_x3": "pipeline.targets.horizon.handover",
     "horizon_x5": "pipeline.targets.horizon.handover",
@@ -40,19 +39,16 @@ def writer_of(profile: Profile, target: str) -> str | None:
 
 
 def handover_stages(target: TargetConfig, profile: Profile, specs: InputSpecs) -> tuple[Stage, ...]:
-    """The stage for a target, after everything that can be refused without work was looked at.
+    """The stage, where there is a tool to write for; what can be refused without work is refused here.
 
     Args:
         target: of the request.
         profile: the target's.
         specs: the inputs, named as in the graph.
 
-    Returns:
-        Nothing where there is no vendor's tool to write for.
-
     Raises:
-        Refused: PL-620 to PL-622: options that the vendor's tool does not take, a folder of calibration
-            data that cannot be used.
+        Refused: PL-620, PL-622, PL-624: options that the vendor's tool does not take, a folder of
+            calibration data that cannot be used, a dynamic axis without a largest size.
     """
     writer = writer_of(profile, target.name)
     if writer is None:
@@ -63,7 +59,7 @@ def handover_stages(target: TargetConfig, profile: Profile, specs: InputSpecs) -
 
 @dataclass(frozen=True)
 class HandoverStage:
-    """Writes what the vendor's tool is handed.
+    """Writes what the vendor's tool is handed into `<target>/`.
 
     Attributes:
         target: of the request; its name is the folder.
@@ -78,7 +74,7 @@ class HandoverStage:
     writer: str
 
     name: ClassVar[str] = "handover"
-    takes: ClassVar[tuple[str, ...]] = ("model", "judgement", "parity_inputs", "reference", "signature")
+    takes: ClassVar[tuple[str, ...]] = ("model", "judgement", "parity_inputs", "reference")
     makes: ClassVar[tuple[str, ...]] = ()
     storable: ClassVar[bool] = False
 
@@ -87,7 +83,7 @@ class HandoverStage:
         return KeyParts(
             config={"options": dict(self.target.options), "precision": self.target.precision},
             code=(self.writer,),
-            packages=("numpy", "onnx"),
+            packages=("numpy",),
             extra={"profile": self.profile.digest},
         )
 
@@ -95,14 +91,19 @@ class HandoverStage:
         """Nothing beyond its artifacts."""
 
     def run(self, workspace: Workspace) -> Verdict:
-        """Write; what the user must know is a warning."""
-        judgement: Judgement = workspace.get("judgement")
+        """Write the files."""
         said: list[str] = import_module(self.writer).write(
-            self.target, self.profile, self.specs, PREFIX, workspace, judgement
+            self.target, self.profile, self.specs, PREFIX, workspace, workspace.get("judgement")
         )
         for sentence in said:
-            workspace.emit(Finding(self.name, "warning", sentence))
-        return Verdict(summary=f"for {self.profile.title}")
+            workspace.emit(Finding(self.name, "warning", sentence, {"target": self.target.name}))
+        return Verdict(summary=f"{self.target.name}/README.md says what to type")
 
     def ensures(self, workspace: Workspace) -> None:
-        """The writer checks what it wrote against the tool's own documentation."""
+        """The page is there, and what it speaks of."""
+        from pipeline.errors import InternalError
+
+        folder = workspace.file(f"{self.target.name}/README.md", "target", same_every_time=False).parent
+        files: tuple[str, ...] = import_module(self.writer).FILES
+        if missing := [name for name in files if not list(folder.glob(name))]:
+            raise InternalError(f"{self.writer} left no {missing[0]}")

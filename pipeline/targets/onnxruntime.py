@@ -26,9 +26,15 @@ PROVIDER: Final = "CPUExecutionProvider"
 
 _FLOATS: Final = {"float": "float32", "float16": "float16", "double": "float64", "bfloat16": "bfloat16"}
 _STATUS: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
-_NODE: Final = re.compile(r"""(?:[Nn]ode(?: with name)?:? ?|Name:)['"(]?([^'"()\s:]+)""")
-_OPERATOR: Final = re.compile(r"(?:Op with name \(\S*\) and type|No Op registered for|implementation for|"
-                              r"while running|Fatal error:) ?\(?([\w.:]+?)\)?(?:[ :(]|$)")  # fmt: skip
+_LOADING: Final = re.compile(r"^Load model from .*? failed: ?")
+#: How ONNX Runtime names what it does not take: operator, node.
+_NAMED: Final = (
+    re.compile(r"Fatal error: (?P<operator>\S+?)\(-?\d+\) is not a registered"),
+    re.compile(r"implementation for (?P<operator>[\w.:]+)\(\d+\) node with name '(?P<node>[^']*)'"),
+    re.compile(r"[Nn]ode ?\((?P<node>[^)]*)\) Op \((?P<operator>\w+)\)"),
+    re.compile(r"while running (?P<operator>\w+) node\. Name:'(?P<node>[^']*)'"),
+    re.compile(r"No Op registered for (?P<operator>\w+)"),
+)
 
 _LOAD: Final = """
 def run(inputs):
@@ -215,11 +221,9 @@ def _session(path: Path, options: Any) -> Any:
 
 def _error(error: Exception) -> BackendError:
     text = (str(error).strip().splitlines() or ["no message"])[0]
-    text = _STATUS.sub("", text).rstrip(". ")
-    node, operator = _NODE.search(text), _OPERATOR.search(text)
-    return BackendError(
-        text, node=node.group(1) if node else None, operator=operator.group(1) if operator else None
-    )
+    text = _LOADING.sub("", _STATUS.sub("", text)).rstrip(". ")
+    named = next((found.groupdict() for pattern in _NAMED if (found := pattern.search(text))), {})
+    return BackendError(text, node=named.get("node") or None, operator=named.get("operator") or None)
 
 
 def _run(session: Any, inputs: dict[str, Any]) -> dict[str, Any]:

@@ -35,9 +35,7 @@ _UNSUPPORTED: Final = re.compile(
     r"(?:OpenVINO does not support the following ONNX operations|No conversion rule found? for operations?)"
     r":?\s*([\w.,: -]+)"
 )
-_NODE: Final = re.compile(
-    r"(?:While validating ONNX node|validating node|node) '?<?Node\(([^)]*)\):\s*(\w+)?"
-)
+_NODE: Final = re.compile(r"validating ONNX node '<Node\((?P<operator>\w+)\): (?P<node>[^>]*)>'")
 
 _LOAD: Final = """
 def run(inputs):
@@ -111,10 +109,13 @@ class OpenVinoBackend:
         _ports(saved.inputs, [one.name for one in job.inputs])
         _ports(saved.outputs, [one.name for one in job.outputs])
         weights = weight_types(saved)
+        if not (job.folder / BIN_FILE).stat().st_size:  # a model without constants: .xml holds everything
+            (job.folder / BIN_FILE).unlink()
         _compiled(core, job)
         facts = {"version": openvino.__version__.split("-")[0], "weights": weights}
         stored = next(iter(weights), job.precision)
-        return Compiled((XML_FILE, BIN_FILE), {}, stored, f"constants of {XML_FILE}: {_told(weights)}", facts)
+        files = tuple(name for name in (XML_FILE, BIN_FILE) if (job.folder / name).exists())
+        return Compiled(files, {}, stored, f"constants of {XML_FILE}: {_told(weights)}", facts)
 
     def load(self, job: Job, compiled: Compiled) -> Runner:
         """Compile the saved files for the device."""
@@ -253,6 +254,9 @@ def _error(error: Exception) -> BackendError:
         if not re.match(r"(Exception from |Check '|\[.*\.cpp|FrontEnd API failed|Exception caught)", line)
     ]  # fmt: skip
     text = " ".join(said or lines)[:400]
-    found, node = _UNSUPPORTED.search(text), _NODE.search(text)
-    operator = found.group(1).strip(" .,") if found else (node.group(2) if node else None)
-    return BackendError(text, node=node.group(1) or None if node else None, operator=operator or None)
+    if node := _NODE.search(text):
+        return BackendError(text, node=node["node"], operator=node["operator"])
+    found = _UNSUPPORTED.search(text)
+    # "Det-17, example.Other": the first, without the operator set.
+    operator = re.sub(r"-\d+$", "", found.group(1).split(",")[0].strip(" .")) if found else None
+    return BackendError(text, operator=operator or None)

@@ -6,8 +6,9 @@ torch is imported.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import Refused
 from pipeline.graph.rewrites.names import LEGALISATION, check_rules
@@ -17,12 +18,15 @@ from pipeline.targets.precheck_stage import PrecheckStage
 from pipeline.targets.profile import Profile, load_profile
 from pipeline.targets.request_check import check_request
 from pipeline.targets.stages import TargetRequest, target_stages
+from pipeline.targets.tensorrt.found import unverified_here
 
 if TYPE_CHECKING:
     from pipeline.parity.config import ParityConfig
     from pipeline.samples.spec import InputSpecs
     from pipeline.stage import Stage
 
+#: Stages that need the target's own software.
+RUNNING: Final = ("compile", "execute", "compare", "bundle")
 #: Keys of `target` that only a target reads.
 _NEEDS_TARGET = ("precision", "profile", "backend", "limits", "rules", "options", "calibration", "python")
 
@@ -35,11 +39,13 @@ class TargetPlan:
         profile: its limits.
         rules: the legalisation rules that are on, in the order in which they are applied.
         stages: what follows parity, in order.
+        skipped: stages that this machine cannot do, with the reason for the manifest.
     """
 
     profile: Profile
     rules: tuple[str, ...]
     stages: tuple[Stage, ...]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_target(
@@ -73,12 +79,14 @@ def plan_target(
     stages: list[Stage] = [PrecheckStage(config.name, profile, dict(config.options))]
     stages += handover_stages(config, profile, specs)
     backend = config.backend or profile.backend
-    if backend is not None:
+    absent = unverified_here(backend, config.python)
+    if backend is not None and absent is None:
         request = TargetRequest.of(
             config, backend=backend, options=profile.options, tolerances=profile.precisions
         )
         stages += target_stages(request, specs, k=parity.k)
-    return TargetPlan(profile, rules, tuple(stages))
+    skipped = dict.fromkeys(RUNNING, f"unverified on this machine: {absent}") if absent else {}
+    return TargetPlan(profile, rules, tuple(stages), skipped)
 
 
 def _refuse_without_target(config: TargetConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from hashlib import sha256
@@ -21,8 +22,13 @@ FOLDER: Final = Path("target") / "profiles"
 OPERATORS: Final = Path("target") / "operators"
 #: libyaml where PyYAML has it: a profile of 160 operators takes 15 ms instead of 150.
 _Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_SIDES: Final = ("accelerator", "cpu")
 #: A profile is text of some 100 KB; more is no profile.
 MOST_BYTES: Final = 4 * 1024 * 1024
+#: libyaml's loader recurses in C and kills the process in the end; the schema nests five deep.
+MOST_NESTED: Final = 60
+#: Aliases can make a few lines mean gigabytes; the largest table has some 3,000 values.
+MOST_VALUES: Final = 100_000
 
 
 def read(name_or_path: str, limits: Mapping[str, Any], config_dirs: Sequence[str | Path]) -> Profile:
@@ -72,9 +78,14 @@ def find(name_or_path: str, folders: Sequence[Path]) -> Path:
 
 
 def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid over `base`: mappings key by key, everything else replaces; null takes an operator away."""
+    """`over` laid over `base`: mappings key by key, everything else replaces; null takes an operator away.
+
+    Whoever says that an operator runs somewhere without limits, or nowhere, takes its limits there away.
+    """
     made = copy.deepcopy(dict(base))
     for key, value in over.items():
+        if key in _SIDES and value in ("full", "none") and f"{key}_limits" not in over:
+            made.pop(f"{key}_limits", None)
         if isinstance(value, Mapping) and isinstance(made.get(key), Mapping):
             made[key] = overlaid(made[key], value)
         else:
@@ -123,7 +134,11 @@ def _yaml(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MOST_BYTES:
             raise Refused("PL-601", "the profile is too large", where=where, found=f"{path.stat().st_size} bytes",
                           expected=f"at most {MOST_BYTES}", next_step=f"Mend {where}")  # fmt: skip
-        data = yaml.load(path.read_bytes(), Loader=_Loader)
+        text = path.read_bytes().decode()
+        if _nesting(text) > MOST_NESTED:
+            raise Refused("PL-601", "the profile nests too deep", where=where, expected=f"at most {MOST_NESTED} levels",
+                          next_step=f"Mend {where}")  # fmt: skip
+        data = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}:{mark.line + 1}" if mark is not None else where
@@ -133,10 +148,36 @@ def _yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise Refused("PL-601", "the profile cannot be read", where=where, found=error.strerror,
                       next_step="Mend its permissions") from error  # fmt: skip
+    if _size(data, MOST_VALUES) < 0:
+        raise Refused("PL-601", "the profile's aliases make too much of it", where=where,
+                      expected=f"at most {MOST_VALUES} values", next_step=f"Mend {where}")  # fmt: skip
     if not isinstance(data, dict):
         raise Refused("PL-601", "the profile is no mapping", where=where, found=type(data).__name__,
                       expected="keys such as opset and operators", next_step=f"Mend {where}")  # fmt: skip
     return data
+
+
+def _nesting(text: str) -> int:
+    """At least as deep as YAML makes it: brackets, and what stands before the first word of a line."""
+    deepest = depth = 0
+    for bracket in re.findall(r"[][{}]", text):
+        depth = depth + 1 if bracket in "[{" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return max(deepest, *(len(lead) for lead in re.findall(r"^[ ?-]*", text, re.MULTILINE)))
+
+
+def _size(data: Any, left: int) -> int:
+    """How many values are left of `left` when all of `data` are counted; -1: none."""
+    if left < 0:
+        return -1
+    items: Any = ()
+    if isinstance(data, dict):
+        items = data.values()
+    elif isinstance(data, list):
+        items = data
+    for item in items:
+        left = _size(item, left - 1)
+    return left
 
 
 def _shown(path: Path) -> Path | str:

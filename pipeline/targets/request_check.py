@@ -72,30 +72,30 @@ def _versions(profile: Profile, opset: int, ir_version: int | None) -> None:
 
 
 def _input(profile: Profile, leaf: TensorSpec) -> None:
-    where, shown = f"{leaf.key}.shape", str(list(leaf.shape))
+    key, shown = f"model.inputs.{leaf.key}", str(list(leaf.shape))
     if profile.shapes == "static" and leaf.dynamic:
         axis = min(leaf.dynamic)
         raise Refused(
-            "PL-606", f"{profile.name} takes fixed shapes only", where=f"{leaf.key}.dynamic",
+            "PL-606", f"{profile.name} takes fixed shapes only", where=f"{key}.dynamic",
             found=f"axis {axis} is dynamic ({leaf.dynamic[axis].name})", expected="no dynamic axes",
-            next_step=f"Take {leaf.key}.dynamic away",
+            next_step=f"Take {key}.dynamic away",
         )  # fmt: skip
     if profile.input_rank is not None and len(leaf.shape) != profile.input_rank:
         raise Refused(
-            "PL-605", f"{profile.name} takes inputs of rank {profile.input_rank}", where=where,
+            "PL-605", f"{profile.name} takes inputs of rank {profile.input_rank}", where=f"{key}.shape",
             found=f"{leaf.name} has rank {len(leaf.shape)}: {shown}", expected=f"{profile.input_rank} axes",
-            next_step=f"Change {where}",
+            next_step=f"Change {key}.shape",
         )  # fmt: skip
     if profile.batch is not None and leaf.shape and leaf.shape[0] != profile.batch:
         raise Refused(
-            "PL-605", f"{profile.name} takes batch {profile.batch}", where=where,
+            "PL-605", f"{profile.name} takes batch {profile.batch}", where=f"{key}.shape",
             found=f"{leaf.name} has {shown}", expected=f"a first axis of {profile.batch}",
-            next_step=f"Change {where}",
+            next_step=f"Change {key}.shape",
         )  # fmt: skip
     dtype = _SAME.get(leaf.dtype, leaf.dtype)
     if profile.dtypes and dtype not in profile.dtypes:
         raise Refused(
-            "PL-605", f"{profile.name} does not take inputs of {dtype}", where=f"{leaf.key}.dtype",
+            "PL-605", f"{profile.name} does not take inputs of {dtype}", where=f"{key}.dtype",
             found=f"{leaf.name} is {dtype}", expected=" or ".join(profile.dtypes),
-            next_step=f"Change {leaf.key}.dtype",
+            next_step=f"Change {key}.dtype",
         )  # fmt: skip

@@ -14,10 +14,10 @@ Kind: TypeAlias = Literal["number", "numbers", "text", "dtype", "operator", "tru
 
 #: Element types by numpy's names; "string" and the small floats as ONNX calls them.
 DTYPES: Final = frozenset((
-    "float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64",
-    "int4", "uint8", "uint16", "uint32", "uint64", "uint4", "bool", "complex64",
-    "complex128", "string", "float8e4m3fn", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0", "float4e2m1",
-    "int2", "uint2",
+    "float32", "float64", "float16", "bfloat16", "int8", "int16", "int32", "int64", "int4", "uint8",
+    "uint16", "uint32", "uint64", "uint4", "bool", "complex64", "complex128", "string", "float8e4m3fn",
+    "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz", "float8e8m0", "float4e2m1", "float6e2m3",
+    "float6e3m2", "int2", "uint2",
 ))  # fmt: skip
 
 #: Name -> kind, what it is.

@@ -8,6 +8,7 @@ here but this room's small modules.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -37,7 +38,8 @@ def main(order_file: str) -> None:
         backend = _backend(order.backend)
         answer |= _compile(backend, order.job) if order.action == "compile" else _run(backend, order)
     except BackendError as error:
-        answer |= {"error": error.sentence, "node": error.node, "operator": error.operator}
+        answer |= {"error": error.sentence, "operator": error.operator}
+        answer["node"] = error.node or _nodes_with(error.operator, job.model if (job := _job(path)) else None)
     except Exception as error:  # noqa: BLE001 - whatever a tool raises becomes data for the parent
         traceback.print_exc()
         answer |= {"error": f"{type(error).__name__}: {_first_line(error)}", "unexpected": True}
@@ -104,6 +106,27 @@ def _run(backend: Backend, order: Order) -> dict[str, Any]:
         "precision": precision,
         "proof": proof,
     }
+
+
+def _job(order_file: Path) -> Job | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        return Order.read(order_file).job
+    return None
+
+
+def _nodes_with(operator: str | None, model: Path | None) -> str | None:
+    """The nodes of an operator that a tool named without them: the first one's name, and how many more."""
+    if operator is None or model is None or not model.is_file():
+        return None
+    kind = re.split(r"[.:]", operator)[-1]
+    try:
+        from pipeline.graph.view import read_layout
+
+        nodes = [node for node in read_layout(model).parsed().graph.node if node.op_type == kind]
+    except Exception:  # noqa: BLE001 - a help for the reader; a foreign interpreter may lack onnx
+        return None
+    names = [node.name or f"that makes {node.output[0]}" for node in nodes]
+    return None if not names else names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _first_line(error: Exception) -> str:

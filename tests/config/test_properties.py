@@ -129,7 +129,9 @@ def names_its_key(words: list[str], sentence: str) -> bool:
     return "model=" in sentence or "model." in sentence
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
+@pytest.mark.parametrize(
+    "count", [60, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])]
+)
 def test_every_command_line_ends_in_a_plan_or_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:

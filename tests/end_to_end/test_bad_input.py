@@ -50,6 +50,8 @@ REFUSED = [
     (["model=mynet", "export.input_names=[output1]"], "PL-302", ["output1", "input and an output"]),
     (["model=mynet", "export.input_names=[classifier.bias]"], "PL-302", ["classifier.bias", "parameter"]),
     (["model=mynet", "export.output_names=[a,b]"], "PL-231", ["2", "1"]),
+    (["~model.inputs", "model=mynet"], "PL-107", ["Leave ~model.inputs out"]),
+    (["~model"], "PL-107", ["Type model=NAME"]),
 ]
 
 
@@ -182,21 +184,6 @@ def test_a_time_limit(command: CommandLine) -> None:
     assert done.code == 1 and "PL-705" in done.err and "timeout_s=" in done.err
 
 
-def test_a_full_disk(command: CommandLine, tmp_path: Path) -> None:
-    """A file system of 1 MiB, where mounting is allowed; else a limit on the size of files."""
-    small = tmp_path / "small"
-    small.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(small)],
-                             check=False, capture_output=True).returncode == 0  # fmt: skip
-    if not mounted:
-        pytest.skip("this user may not mount a small file system")
-    try:
-        done = command("model=squeezenet1_1", f"out={small}")
-    finally:
-        subprocess.run(["umount", str(small)], check=True)
-    assert done.code == 1 and "PL-703" in done.err and "out=" in done.err
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupt(tmp_path: Path, number: signal.Signals, code: int) -> None:
     process = subprocess.Popen(
@@ -213,3 +200,4 @@ def test_an_interrupt(tmp_path: Path, number: signal.Signals, code: int) -> None
     assert "Traceback" not in err
     assert not list(tmp_path.glob("outputs/*/manifest.json"))
     assert list(tmp_path.glob("outputs/.making/*")) == []
+    assert not list(tmp_path.glob("outputs/failed/*/.scratch"))

@@ -132,9 +132,7 @@ def rewritten(run: Path, change: Any) -> None:
 
 @pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "samples/../../secret", "a/../../secret"])
 @pytest.mark.parametrize("words", [["verify"], ["verify", "--deep"], ["reproduce"], ["compare", "."]])
-def test_records_cannot_name_files_outside(
-    whole: Path, tmp_path: Path, name: str, words: list[str]
-) -> None:
+def test_records_cannot_name_files_outside(whole: Path, tmp_path: Path, name: str, words: list[str]) -> None:
     import shutil
 
     shutil.copytree(whole / "run", tmp_path / "run")

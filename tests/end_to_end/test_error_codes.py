@@ -27,10 +27,13 @@ __all__ = ["options"]  # the fixture
 
 
 def refused(*words: str) -> Refused:
-    with pytest.raises(Refused) as caught:
+    def plan() -> None:
         config = compose(words)
         run_options(config)
         build_plan(config)
+
+    with pytest.raises(Refused) as caught:
+        plan()
     assert caught.value.reason.next_step
     return caught.value
 
@@ -90,7 +93,7 @@ def test_another_request_s_directory_has_this_name(options: RunOptions) -> None:
     (done,) = run_points([other], [options], lambda index, event: None)[0]
     assert done is not None and done.reason is not None
     assert (done.exit_code, done.reason["code"]) == (1, "PL-709")
-    assert "out=FOLDER" in done.reason["next_step"] if "next_step" in done.reason else True
+    assert "out=FOLDER" in done.reason["next_step"]
 
 
 def test_something_else_stands_where_the_directory_belongs(options: RunOptions) -> None:
@@ -98,7 +101,7 @@ def test_something_else_stands_where_the_directory_belongs(options: RunOptions) 
     place.prepare()
     folder = place.begin()
     (place.final / "of somebody else").mkdir(parents=True)
-    with pytest.raises(StageFailed, match="PL-709: .*something else stands"):
+    with pytest.raises(StageFailed, match=r"PL-709: .*something else stands"):
         place.publish(folder)
     assert [path.name for path in place.final.iterdir()] == ["of somebody else"]
 

@@ -188,7 +188,9 @@ def test_changed_weights_and_inputs_are_named(working: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_over_simplify_exports_once(working: Path) -> None:
-    done = run(working, "-m", *REQUEST, "simplify=onnxsim,none", "export.opset=13", "cache.dir=other", "out=swept")
+    done = run(
+        working, "-m", *REQUEST, "simplify=onnxsim,none", "export.opset=13", "cache.dir=other", "out=swept"
+    )
     assert done.code == 0, done.err
     uses = []
     for record in sorted((working / "swept").glob("build-*/run.json")):
@@ -202,7 +204,9 @@ def test_a_sweep_over_simplify_exports_once(working: Path) -> None:
 def test_a_damaged_entry_is_rebuilt_with_a_warning(working: Path, how: str) -> None:
     entries = {json.loads(path.read_text().partition("\n")[2])["stage"]: path.parent
                for path in (working / "cache").rglob("entry.json")}  # fmt: skip
-    victim = next(path for path in sorted(entries["export"].rglob("*")) if path.is_file() and path.name != "entry.json")
+    victim = next(
+        path for path in sorted(entries["export"].rglob("*")) if path.is_file() and path.name != "entry.json"
+    )
     if how == "truncated":
         victim.write_bytes(victim.read_bytes()[:-1])
     elif how == "flipped":
@@ -230,11 +234,26 @@ def test_a_damaged_entry_is_rebuilt_with_a_warning(working: Path, how: str) -> N
         assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 8])
+def test_command_lines_at_once_do_the_work_once(tmp_path: Path, count: int) -> None:
+    words = [sys.executable, "-m", "pipeline", "model=mynet", "cache.dir=cache"]
+    runs = [
+        subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(count)
+    ]
+    told = [run.communicate(timeout=500) for run in runs]
+    assert [run.returncode for run in runs] == [0] * count, told
+    assert sorted(out.split()[0] for out, _ in told) == ["made"] + ["there"] * (count - 1)
+
+
 # -- verify ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_verify_takes_less_than_a_second_for_250_mb_and_no_torch(command: CommandLine, tmp_path: Path) -> None:
+def test_verify_takes_less_than_a_second_for_250_mb_and_no_torch(
+    command: CommandLine, tmp_path: Path
+) -> None:
     done = command("model=alexnet", "export.opset=11")
     assert done.code == 0, done.err
     size = sum(path.stat().st_size for path in done.run.rglob("*"))

@@ -119,7 +119,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Side:
     run(sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-index", wheel)
     (site,) = (folder / "venv/lib").glob("python*/site-packages")
     (site / "same_packages.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    where = run(python, "-I", "-c", "import pipeline, torch, sys; print(pipeline.__file__, sys.prefix)").split()
+    where = run(
+        python, "-I", "-c", "import pipeline, torch, sys; print(pipeline.__file__, sys.prefix)"
+    ).split()
     assert Path(where[0]).is_relative_to(site) and where[1] == str(folder / "venv")
     (folder / "work").mkdir()
     variables = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "5", "PYTHONPATH": ""}

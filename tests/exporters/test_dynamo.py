@@ -49,21 +49,47 @@ def test_scopes_lines_and_origins(make):
     assert made.model.held["head.weight"].origin == "head.weight"
 
 
-def test_another_opset_than_asked_is_a_failure(make, monkeypatch):
-    """What dynamo does by itself below 18: it leaves 18 and says nothing."""
-    with pytest.raises(StageFailed) as caught:
-        make(networks.Fused(), IMAGE, opset=11, exporter="dynamo")
-    reason = caught.value.reason
-    assert (reason.code, reason.message) == ("PL-312", "the exporter left opset 18")
-    assert reason.next_step == "Type export.opset=18, or export.exporter=torchscript"
+@pytest.mark.parametrize("opset", [9, 11, 17])
+def test_below_18_rules_bring_the_graph_down(make, opset):
+    """Asked itself, dynamo would leave 18 and say nothing."""
+    made = make(networks.Fused(), IMAGE, opset=opset, exporter="dynamo")
+    [attempt] = made.attempts.attempts
+    assert (attempt.opset, attempt.converted_from) == (opset, 18)
+    assert attempt.rules["reduction_axes"] == 1
+    assert [entry.version for entry in made.model.parsed().opset_import] == [opset]
+    assert made.worst() < 1e-5
+    made.model.check_invariant()
+    [mean] = [node for node in made.graph.node if node.op_type == "ReduceMean"]
+    assert made.model.made_by[mean.name] == "rule reduction_axes"
+    assert made.model.lines[mean.name].startswith("tests/exporters/networks.py:")
 
 
-def test_a_graph_that_is_only_stamped_is_a_failure(make):
+def test_a_spectrum_at_an_old_opset(make):
+    """dynamo's own converter would stamp a DFT of opset 18 with 17, and 16 has none."""
+    made = make(torch_rfft(), {"x": tensor(2, 8)}, opset=11, exporter="dynamo")
+    assert "DFT" not in made.operators
+    assert made.worst() < 1e-5
+
+
+def test_weights_are_never_touched(make):
+    native = make(networks.Fused(), IMAGE, opset=18, exporter="dynamo").model
+    lowered = make(networks.Fused(), IMAGE, opset=9, exporter="dynamo").model
+    assert list(native.held) == list(lowered.held)
+    for name, tensor in native.held.items():
+        assert (tensor.origin, tensor.derived_by) == (lowered.held[name].origin, lowered.held[name].derived_by)
+        assert bytes(tensor.data()) == bytes(lowered.held[name].data())
+
+
+def test_a_rule_that_is_switched_off_is_named(make):
     with pytest.raises(StageFailed) as caught:
-        make(torch_rfft(), {"x": tensor(2, 8)}, opset=17, exporter="dynamo")
+        make(networks.Fused(), IMAGE, opset=11, exporter="dynamo", rules={"reduction_axes": False})
     reason = caught.value.reason
-    assert reason.code == "PL-314"
-    assert reason.message == "the exporter stamps opset 17 on a graph of opset 18"
+    assert reason.code == "PL-430"
+    assert reason.message.startswith("no rule brings ReduceMean below opset 18: ReduceMean at ")
+    assert reason.message.endswith("its rule reduction_axes is switched off")
+    assert reason.next_step == "Type export.opset=18"
+    [attempt] = caught.value.recorded["attempts"]
+    assert (attempt["outcome"], attempt["converted_from"]) == ("failed", 18)
 
 
 def torch_rfft():

@@ -90,6 +90,39 @@ def test_a_failed_comparison_shows_how_far_off_it_is() -> None:
     assert "worst     worst of 3: output1, error 2.0e-01, tolerance 1.1e-05, margin 6e-05x" in text
 
 
+TARGET = {
+    "target": "openvino", "target_versions": "openvino 2026.4.1", "target_precision": "float32",
+    "target_output": "output1", "target_error": 7.9e-7, "target_tolerance": 1e-4, "target_margin": 126.6,
+    "latency_ms": 118.6, "latency_p95_ms": 171.2, "latency_runs": 50, "threads": 2, "compile_seconds": 1.31,
+    "run_seconds": 0.24, "artifact_bytes": 46_800_000,
+}  # fmt: skip
+
+
+def test_a_target_says_how_it_matches_and_how_fast_it_is() -> None:
+    lines = text_of(made(**TARGET)).splitlines()
+    assert lines[3] == (
+        "target    openvino 2026.4.1 in float32: output1, error 7.9e-07, tolerance 1.0e-04, margin 127x"
+    )
+    assert lines[4] == (
+        "speed     compiled in 1.3 s, 44.6 MiB, all inputs run in 0.2 s, latency 119 ms median, 171 ms p95 "
+        "of 50 runs on 2 threads"
+    )
+
+
+def test_a_target_that_fails_shows_how_far_it_came_and_that_the_file_matches() -> None:
+    row = {
+        **ROW,
+        **TARGET,
+        "target_error": 0.5,
+        "target_margin": 2e-4,
+        "stage": "compare",
+        "status": "failed",
+    }
+    lines = text_of(RunFinished("x", None, 1, reason={**REASON, "code": "PL-649"}, row=row)).splitlines()
+    assert [line.split()[0] for line in lines] == ["failed", "reason", "matches", "target", "speed"]
+    assert "error 5.0e-01, tolerance 1.0e-04, margin 0.0002x" in lines[3]
+
+
 class Screen(io.StringIO):
     """A stream that says it is a terminal."""
 

@@ -47,8 +47,13 @@ class Driver:
         self.elsewhere.mkdir()
         self.plan = build_plan(compose(["model=mynet", "export.opset=13"]))
         options = run_options(compose(["model=mynet"]))
-        places = {name: self.disk if what in ("everything", name) else self.elsewhere for name in ("outputs", "cache")}
-        self.options = replace(options, out=places["outputs"] / "outputs", cache_dir=places["cache"] / "cache")
+        places = {
+            name: self.disk if what in ("everything", name) else self.elsewhere
+            for name in ("outputs", "cache")
+        }
+        self.options = replace(
+            options, out=places["outputs"] / "outputs", cache_dir=places["cache"] / "cache"
+        )
 
     def run(self) -> dict[str, Any]:
         """What a run comes to, made in a child process."""

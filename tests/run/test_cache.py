@@ -15,7 +15,8 @@ from pipeline.run import cache as cache_module
 from pipeline.run.cache import BLOB_BYTES, Cache, CacheEntry, DamagedEntryError, move_into_place, parse_size
 from pipeline.run.explain import explain
 from pipeline.run.plan import StageKey
-from pipeline.run.runner import execute
+from pipeline.run.runner import Shared, execute
+from pipeline.stage import Workspace
 from tests.run.conftest import Text, make_plan, stages
 
 KEY = StageKey("middle", "ab" * 32, {"config": {"opset": 11}})
@@ -37,6 +38,7 @@ def test_what_was_stored_is_found_and_loaded(tmp_path: Path) -> None:
     assert cache.load(entry, "small", Text, tmp_path / "s") == Text("abc")
     assert cache.load(entry, "big", Text, tmp_path / "s") == Text(BIG)
     assert cache.check(entry) is None
+    cache.let_go()
     assert list((cache.root / "tmp").iterdir()) == []
 
 
@@ -145,6 +147,23 @@ def test_a_rename_whose_reply_was_lost_counts_as_done(
     assert (tmp_path / "target").is_dir()
 
 
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.ENOTEMPTY])
+def test_so_does_one_that_was_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The client sends it a second time, and the server finds the first one's work in the way."""
+    rename = os.rename
+
+    def twice(source: Path, target: Path) -> None:
+        rename(source, target)
+        raise OSError(number, "sent again")
+
+    source = tmp_path / "source"
+    source.mkdir()
+    monkeypatch.setattr(cache_module.os, "rename", twice)
+    assert move_into_place(source, tmp_path / "target")
+
+
 def test_a_rename_that_failed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         move_into_place(tmp_path / "nothing", tmp_path / "target")
@@ -159,6 +178,71 @@ def test_the_least_recently_used_entry_goes_first(tmp_path: Path) -> None:
     assert cache.find(KEY.key) is None
     assert cache.load(entry_of(cache, OTHER), "text", Text, tmp_path / "s") == Text(BIG + "1")
     assert len(list((cache.root / "blobs").glob("*/*"))) == 1
+
+
+def test_what_a_run_uses_is_not_evicted_before_it_lets_go(tmp_path: Path) -> None:
+    reader, other = Cache(tmp_path / "cache"), Cache(tmp_path / "cache")
+    reader.store(KEY, {"text": Text(BIG)}, PASSED)
+    assert reader.load(entry_of(reader), "text", Text, tmp_path / "s") == Text(BIG)
+    assert other.evict(0) == [KEY.key]
+    assert (tmp_path / "s" / f"cached-{KEY.key[:16]}-text" / "text").read_text() == BIG
+    reader.let_go()
+    other.evict(0)
+    assert [path for path in other.root.rglob("*") if path.is_file()] == []
+
+
+def test_an_entry_in_the_making_keeps_its_large_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run evicts after the file was put away and before the entry is in place."""
+    cache = Cache(tmp_path)
+    for text in (BIG, BIG):  # new, and there already
+        key = KEY if text is BIG and cache.find(KEY.key) is None else OTHER
+
+        def move(source: Path, target: Path) -> bool:
+            Cache(tmp_path).evict(0)
+            return move_into_place(source, target)
+
+        monkeypatch.setattr(cache_module, "move_into_place", move)
+        cache.store(key, {"text": Text(text)}, PASSED)
+        assert cache.load(entry_of(cache, key), "text", Text, tmp_path / "s") == Text(BIG)
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    old, new = cache.root / "tmp" / "old", cache.root / "tmp" / "new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+    os.utime(old, (1, 1))
+    cache.store(KEY, {"text": Text("abc")}, PASSED)
+    assert [folder.name for folder in (cache.root / "tmp").iterdir()] == ["new"]
+
+
+def test_a_damaged_entry_is_stored_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    execute(make_plan(), tmp_path / "one", cache=cache, emit=lambda event: None)
+    flip(next(path for path in cache.root.rglob("text") if path.is_file()))
+    execute(make_plan(), tmp_path / "two", cache=cache, emit=lambda event: None)
+    events: list[Event] = []
+    execute(make_plan(), tmp_path / "three", cache=cache, emit=events.append)
+    assert not [event for event in events if isinstance(event, Finding)]
+
+
+def test_a_stage_that_is_not_run_again_says_again_what_it_found(tmp_path: Path) -> None:
+    def fell_back(workspace: Workspace) -> Text:
+        workspace.emit(Finding("middle", "warning", "the simplified graph was not used"))
+        return Text("made")
+
+    cache, said = Cache(tmp_path / "cache"), []
+    plan = make_plan(steps=stages(middle=fell_back))
+    shared = Shared(wanted=plan.taken())
+    for name, where in (("miss", Shared()), ("hit", Shared()), ("kept", shared), ("kept again", shared)):
+        (tmp_path / name).mkdir()
+        outcome = execute(plan, tmp_path / name, cache=cache, emit=lambda event: None, shared=where)
+        said.append([warning["message"] for warning in outcome.warnings])
+    assert said == [["the simplified graph was not used"]] * 4
 
 
 @pytest.mark.parametrize(("mode", "reads", "writes"), [("none", 0, 0), ("read", 1, 0), ("write", 0, 1)])

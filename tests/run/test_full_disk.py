@@ -46,7 +46,14 @@ def test_through_the_command_line(namespace: list[str], tmp_path: Path) -> None:
     small = tmp_path / "small"
     small.mkdir()
     script = f'mount -t tmpfs -o size=1m tmpfs {small} && "$@"; code=$?; ls -A {small}/failed; exit $code'
-    run = [sys.executable, "-m", "pipeline", "model=squeezenet1_1", f"out={small}", f"cache.dir={tmp_path}/cache"]
+    run = [
+        sys.executable,
+        "-m",
+        "pipeline",
+        "model=squeezenet1_1",
+        f"out={small}",
+        f"cache.dir={tmp_path}/cache",
+    ]
     done = subprocess.run(
         [*namespace, "sh", "-c", script, "sh", *run], cwd=ROOT, capture_output=True, text=True, check=False,
         timeout=300,

@@ -10,13 +10,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from pipeline.errors import Refused
 from pipeline.events import Event, RunFinished, StageFinished, StageStarted
 from pipeline.run.point import RunOptions
 from pipeline.run.points import run_points
 from pipeline.run.schemas import problems_of
 from pipeline.run.verify import verify_directory
-from tests.run.conftest import Text, abort, eat, hang, make_plan, refuse, stages
+from pipeline.stage import Verdict, Workspace
+from tests.run.conftest import Step, Text, abort, eat, hang, make_plan, refuse, stages
 
 
 def run(points: list, options: RunOptions, events: list | None = None) -> list[RunFinished | None]:
@@ -155,6 +158,54 @@ def test_a_point_past_its_memory_limit_fails(options: RunOptions) -> None:
     assert done.reason["code"] == "PL-706"
 
 
+def test_each_point_has_its_own_limits_and_cache(options: RunOptions, tmp_path: Path) -> None:
+    def wait(workspace: object) -> Text:
+        time.sleep(1.0)
+        return Text("made")
+
+    points = [make_plan(f"{name}-op11-00000001", steps=stages(middle=wait)) for name in "abc"]
+    each = [
+        replace(options, timeout_s=0.2),
+        replace(options, timeout_s=30, cache_dir=tmp_path / "another"),
+        replace(options, cache_mode="none"),
+    ]
+    done = run_points(points, each, lambda index, event: None)[0]
+    assert [result.exit_code for result in done if result] == [1, 0, 0]
+    assert len(list((tmp_path / "another").rglob("entry.json"))) == 1
+    assert not list(options.cache_dir.rglob("entry.json"))
+
+
+def test_what_a_dead_worker_left_for_itself_is_not_kept(options: RunOptions) -> None:
+    def leaves(workspace: Workspace) -> Verdict:
+        (workspace.scratch / "half a model").write_bytes(b"x" * 1000)
+        return abort(workspace)
+
+    run([make_plan(steps=stages(middle=leaves))], options)
+    (failed,) = (options.out / "failed").iterdir()
+    assert sorted(path.name for path in failed.iterdir()) == ["config.yaml", "log.txt", "run.json"]
+    assert verify_directory_of_a_failure(failed) == []
+
+
+def verify_directory_of_a_failure(folder: Path) -> list[str]:
+    """Everything but the manifest, which a failed run has not."""
+    return [problem.path for problem in verify_directory(folder) if problem.path != "manifest.json"]
+
+
+@pytest.mark.parametrize("count", [2, 5, 8])
+def test_many_at_once_with_one_cache_and_a_folder_each(options: RunOptions, count: int) -> None:
+    children = []
+    for number in range(count):
+        child = os.fork()
+        if not child:
+            small = replace(options, out=options.out / str(number), cache_bytes=1)
+            (done,) = run([make_plan()], small)
+            os._exit(0 if done and done.exit_code == 0 else 9)
+        children.append(child)
+    assert {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children} == {0}
+    for number in range(count):
+        assert verify_directory(options.out / str(number) / "fake-op11-00000000") == []
+
+
 def test_a_refused_point_is_a_row_and_leaves_nothing(options: RunOptions) -> None:
     done = run([Refused("PL-100", "no such thing"), make_plan()], options)
     assert [result.exit_code for result in done if result] == [2, 0]
@@ -179,6 +230,31 @@ def test_points_of_a_group_share_what_is_live(options: RunOptions) -> None:
     assert len(texts) == 1
 
 
+def test_a_file_of_one_directory_is_not_shared_with_the_next_point(options: RunOptions) -> None:
+    """Two targets of one graph: each run writes its own model, although a later stage takes it."""
+
+    def assemble(workspace: Workspace) -> Path:
+        path = workspace.file("model.onnx", "model")
+        path.write_text(workspace.get("text").text)
+        return path
+
+    def read(workspace: Workspace) -> Verdict:
+        path: Path = workspace.get("model")
+        return Verdict(summary=path.read_text())
+
+    points = []
+    for name in "12":
+        steps = (
+            *stages()[:2],
+            Step("assemble", ("text",), ("model",), assemble, storable=False),
+            Step("compile", ("model",), (), read, storable=False, config=name),
+        )
+        points.append(make_plan(f"{name}-op11-0000000{name}", steps=steps))
+    done = run(points, options)
+    assert [result.exit_code for result in done if result] == [0, 0]
+    assert all((Path(result.directory or "") / "model.onnx").is_file() for result in done if result)
+
+
 def test_a_hit_does_not_make_the_live_value(options: RunOptions) -> None:
     run([make_plan("a-op11-00000001")], options)
     events: list[tuple[int, Event]] = []
@@ -188,10 +264,11 @@ def test_a_hit_does_not_make_the_live_value(options: RunOptions) -> None:
     assert [event.cache for _, event in events if isinstance(event, StageFinished)] == ["off", "hit", "off"]
 
 
-def test_two_runs_of_one_request_at_once_do_the_work_once(options: RunOptions) -> None:
-    """Two processes; the second waits for the first and returns its directory."""
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 6, 7, 8])
+def test_runs_of_one_request_at_once_do_the_work_once(options: RunOptions, count: int) -> None:
+    """All but one wait for the first and return its directory."""
     children = []
-    for _ in range(4):
+    for _ in range(count):
         child = os.fork()
         if not child:
             (done,) = run([make_plan()], options)
@@ -200,7 +277,7 @@ def test_two_runs_of_one_request_at_once_do_the_work_once(options: RunOptions) -
             )
         children.append(child)
     codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
-    assert codes == [0, 0, 0, 3]
+    assert codes == [0] * (count - 1) + [3]
 
 
 def test_an_interrupt_ends_the_run_and_leaves_nothing_half_written(options: RunOptions) -> None:

@@ -84,3 +84,54 @@ def test_an_accepted_vacuous_comparison_is_said() -> None:
     manifest = {**MANIFEST, "verdicts": {"parity": {"status": "vacuous", "reason": reason}}}
     row = row_of(manifest, record())
     assert (row["status"], row["unproved"]) == ("vacuous", "the outputs hardly depend on the inputs")
+
+
+TARGET: dict[str, Any] = {
+    "name": "openvino",
+    "versions": {"openvino": "2026.4.1"},
+    "compile_seconds": 1.3,
+    "run_seconds": 0.2,
+    "artifact_bytes": 46,
+    "precision": {"asked": "float32", "found": "float32", "proof": "a property"},
+    "latency": {"median_ms": 118.6, "p95_ms": 171.2, "runs": 50, "threads": 2},
+    "worst": {"output": "y", "error": 1e-6, "tolerance": 1e-4, "margin": 100.0},
+}
+
+
+def test_a_row_says_how_the_target_did() -> None:
+    row = row_of(MANIFEST, {**record(stage("compile", "miss")), "target": TARGET})
+    assert {name: row[name] for name in ("target_error", "latency_ms", "threads", "artifact_bytes")} == {
+        "target_error": 1e-6, "latency_ms": 118.6, "threads": 2, "artifact_bytes": 46,
+    }  # fmt: skip
+    assert row["target_versions"] == "openvino 2026.4.1"
+    assert row["target_precision"] == "float32"
+
+
+def test_a_target_that_did_not_come_far_leaves_out_what_it_has_not() -> None:
+    row = row_of(None, {**record(stage("compile", "miss")), "target": {"compile_seconds": 2.0}})
+    assert {name for name in row if name.startswith(("target", "latency", "compile"))} == {"compile_seconds"}
+
+
+def test_what_stages_measured_of_a_target_stands_together_in_the_record() -> None:
+    from pipeline.run.records import run_record
+    from tests.run.conftest import make_plan
+
+    rows = [
+        {
+            "stage": name,
+            "status": "passed",
+            "seconds": 1.0,
+            "cache": "off",
+            "peak_mib": None,
+            "measured": told,
+        }
+        for name, told in (
+            ("compile", {"target": {"compile_seconds": 1.0}}),
+            ("execute", {"target": {"run_seconds": 2.0}, "other": 3}),
+        )
+    ]
+    found = run_record(
+        make_plan(), started="", seconds=1.0, status="passed", stages=rows, files=[], warnings=[]
+    )
+    assert found["target"] == {"compile_seconds": 1.0, "run_seconds": 2.0}
+    assert [one.get("measured") for one in found["stages"][:2]] == [None, {"other": 3}]

@@ -113,7 +113,7 @@ def test_names_that_cannot_be_typed_get_others_and_the_graph_keeps_its_own(tmp_p
 @pytest.mark.parametrize(
     "export",
     [
-        ExportConfig(opset=11), ExportConfig(exporter="dynamo"), ExportConfig(input_names=("a",)),
+        ExportConfig(exporter="dynamo"), ExportConfig(input_names=("a",)),
         ExportConfig(training="train"), ExportConfig(export_params=False),
         ExportConfig(keep_initializers_as_inputs=True), ExportConfig(custom_opsets={"own": 1}),
     ],
@@ -287,6 +287,17 @@ def test_a_run_from_a_file(command: CommandLine, tmp_path: Path) -> None:  # noq
     assert written.graph.output[0].type.tensor_type.shape.dim[0].dim_param == "batch"
     again = command("model=onnx_file", f"model.path={path}")
     assert again.code == 0
+
+
+@pytest.mark.parametrize("opset", [11, 19])
+def test_another_opset_is_converted_and_proved(command: CommandLine, tmp_path: Path, opset: int) -> None:  # noqa: F811
+    path = onnx_files.saved(tmp_path, onnx_files.convolution(), "net.onnx")
+    done = command("model=onnx_file", f"model.path={path}", f"export.opset={opset}")
+    assert done.code == 0, done.err
+    (attempt,) = done.manifest["attempts"]
+    assert (attempt["exporter"], attempt["opset"], attempt["converted_from"]) == ("file", opset, 17)
+    assert onnx.load(done.run / "model.onnx").opset_import[0].version == opset
+    assert done.manifest["verdicts"]["parity"]["status"] == "passed"
 
 
 def test_the_command_line_does_without_torch(tmp_path: Path) -> None:

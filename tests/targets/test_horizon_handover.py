@@ -141,7 +141,7 @@ def test_refused_before_work(tmp_path: Path) -> None:
         _stage(TargetConfig(name="horizon_x3", options={"nonsense": 1}))
     with pytest.raises(Refused, match="PL-620"):
         _stage(TargetConfig(name="horizon_x3", calibration=CalibrationConfig(str(tmp_path / "nowhere"))))
-    with pytest.raises(Refused, match="PL-622.*nash-q"):
+    with pytest.raises(Refused, match=r"PL-622.*nash-q"):
         _stage(TargetConfig(name="horizon_s100", options={"march": "nash-q"}), "horizon_s100")
     five = specs({"x": {"shape": [1, 3, 4, 4, 4]}})
     with pytest.raises(Refused, match="5 dimensions, four are taken"):

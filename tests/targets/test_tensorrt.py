@@ -139,6 +139,7 @@ def test_built_and_run_by_the_python_api(
     assert ran.stdout.rstrip().endswith("passed")
 
 
+@pytest.mark.slow
 def test_timings_are_used_again_and_those_of_another_version_are_not(tmp_path: Path, program: Any) -> None:
     folder = _handed_over(tmp_path / "run")
     caches = []
@@ -148,6 +149,7 @@ def test_timings_are_used_again_and_those_of_another_version_are_not(tmp_path: P
     assert caches == ["", f"timings of {VERSIONS[0]}", ""]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
@@ -179,6 +181,7 @@ def test_old_versions_and_missing_packages(tmp_path: Path, program: Any) -> None
     assert (missing.returncode, "run build.py or build.sh first" in missing.stderr) == (1, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "said"), [("run", "could not run"), ("context", "no execution context"), ("wrong", "FAILED")]
 )
@@ -357,6 +360,7 @@ def _backend(program: Any, root: Path, step: str, precision: str = "float32", **
     return program(wrapper, VERSIONS[1], api=api, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 @pytest.mark.parametrize("api", [True, False], ids=["api", "trtexec"])
 def test_the_backend_builds_loads_and_runs(tmp_path: Path, program: Any, precision: str, api: bool) -> None:
@@ -383,6 +387,7 @@ def test_the_backend_builds_loads_and_runs(tmp_path: Path, program: Any, precisi
     assert "TF32 is off" in (engine / "README.md").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"),
     [

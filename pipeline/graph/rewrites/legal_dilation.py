@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
@@ -115,6 +116,16 @@ def _is_power_of_two(number: int) -> bool:
     return number & (number - 1) == 0
 
 
+@dataclass(frozen=True)
+class _Tap:
+    """The part of a weight that one place of its window has."""
+
+    taps: tuple[int, ...]
+
+    def __call__(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array[(slice(None), slice(None), *(slice(tap, tap + 1) for tap in self.taps))]
+
+
 def _shifted_check(node: ir.Node, context: Context) -> Declined | None:
     if all(_is_power_of_two(one) for one in context.attribute(node, "dilations", [1])):
         return NOT_NEEDED
@@ -141,8 +152,7 @@ def _shifted(node: ir.Node, context: Context) -> list[ir.Value]:
             start = tap * window.dilations[axis]
             end_of = start + (window.results[axis] - 1) * window.strides[axis] + 1
             shifted = forms.cut(context, shifted, 2 + axis, start, end_of)
-        place = (slice(None), slice(None), *(slice(tap, tap + 1) for tap in taps))
-        part = _weight(context, weight, lambda array, place=place: array[place], shape)
+        part = _weight(context, weight, _Tap(taps), shape)
         inputs = [shifted, part, *(node.inputs[2:] if total is None else ())]
         one = context.op("Conv", inputs, **(forms.attributes(node) | changed))
         total = one if total is None else context.op("Add", [total, one])

@@ -42,6 +42,14 @@ def floating(context: Context, value: ir.Value | None) -> np.dtype[Any] | None:
     return np.dtype(dtype.numpy()) if dtype in _FLOATING and dtype is not None else None
 
 
+def no_image(context: Context, value: ir.Value | None) -> Declined | None:
+    """Why a value cannot be convolved or pooled: ONNX Runtime's kernels on a CPU take float32 alone."""
+    dtype = floating(context, value)
+    if dtype is None:
+        return NO_TYPE
+    return None if dtype == np.float32 else Declined(f"convolutions and poolings of {dtype} cannot be proved")
+
+
 def no_clip(context: Context, value: ir.Value | None) -> Declined | None:
     """Why a value cannot be clipped at the graph's opset."""
     dtype = floating(context, value)

@@ -31,7 +31,7 @@ def _pool_check(node: ir.Node, context: Context) -> Declined | None:
         return NOT_CONSTANT
     if rank < IMAGE_RANK or axes != tuple(range(FIRST_PLACE, rank)):
         return NOT_NEEDED
-    return None if forms.floating(context, node.inputs[0]) else forms.NO_TYPE
+    return forms.no_image(context, node.inputs[0])
 
 
 def _keeps(node: ir.Node, context: Context) -> bool:
@@ -150,7 +150,7 @@ def _matmul(node: ir.Node, context: Context) -> list[ir.Value]:
 
 
 def _last_check(node: ir.Node, context: Context) -> Declined | None:
-    declined = _matmul_check(node, context)
+    declined = _matmul_check(node, context) or forms.no_image(context, node.inputs[0])
     if declined is not None:
         return declined
     return None if context.static_shape(node.inputs[0]) is not None else forms.NO_SIZES

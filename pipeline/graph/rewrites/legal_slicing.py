@@ -53,6 +53,13 @@ def _gather_check(node: ir.Node, context: Context) -> Declined | None:
     return None
 
 
+def _image_gather_check(node: ir.Node, context: Context) -> Declined | None:
+    """As `gather_to_slice`, for an image that stays one: elsewhere a Gather on the host does as well."""
+    if context.rank(node.inputs[0]) != HIGHEST_RANK or context.rank(node.inputs[1]) != 1:
+        return NOT_NEEDED
+    return _gather_check(node, context)
+
+
 def _gather(node: ir.Node, context: Context) -> list[ir.Value]:
     found = _indices(node, context)
     assert found is not None
@@ -328,6 +335,17 @@ RULES: Final = (
     Rule("gather_before_transpose", "legalise", ("Gather",), ("Gather", "Transpose"), "exact",
          "Gather of one place behind a Transpose of rank 5 or more is done before it", _pick, _pick_check,
          "a constant index"),
+    Rule(
+        "image_gather_to_slice",
+        "legalise",
+        ("Gather",),
+        ("Slice",),
+        "exact",
+        "Gather of constant, evenly spaced places, rows or channels of an image becomes Slice",
+        _gather,
+        _image_gather_check,
+        "constant indices in even steps, a known size of the axis",
+    ),
     Rule("gather_to_slice", "legalise", ("Gather",), ("Slice", "Reshape", "Squeeze"), "exact",
          "Gather of constant, evenly spaced indices becomes Slice", _gather, _gather_check,
          "constant indices in even steps, a known size of the axis"),

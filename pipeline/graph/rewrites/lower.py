@@ -161,7 +161,9 @@ def _try(
 def _failure(blockers: Sequence[Blocker], opset: int, nearest: int, rewriting: Rewriting) -> LoweringFailed:
     first = blockers[0]
     operators = list(dict.fromkeys(one.operator for one in blockers))
-    named = ", ".join(operators[:NAMED]) + (f" and {len(operators) - NAMED} more" if len(operators) > NAMED else "")
+    named = ", ".join(operators[:NAMED]) + (
+        f" and {len(operators) - NAMED} more" if len(operators) > NAMED else ""
+    )
     count = f"{len(blockers)} nodes" if len(blockers) > 1 else "1 node"
     failed = LoweringFailed(
         "PL-430",

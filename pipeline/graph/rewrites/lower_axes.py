@@ -104,15 +104,14 @@ _AXIS: Final = {
     "Gather": "axis", "Hardmax": "axis", "LogSoftmax": "axis", "OneHot": "axis", "ReduceL1": "axes",
     "ReduceL2": "axes", "ReduceLogSum": "axes", "ReduceLogSumExp": "axes", "ReduceMax": "axes",
     "ReduceMean": "axes", "ReduceMin": "axes", "ReduceProd": "axes", "ReduceSum": "axes",
-    "ReduceSumSquare": "axes", "Softmax": "axis", "Split": "axis", "Squeeze": "axes", "TopK": "axis",
-    "Unsqueeze": "axes",
+    "ReduceSumSquare": "axes", "Softmax": "axis", "Split": "axis", "Squeeze": "axes", "Unsqueeze": "axes",
 }  # fmt: skip
 
 
 def _given_axes(node: ir.Node, context: Context) -> tuple[int, ...]:
     found = context.attribute(node, _AXIS[node.op_type])
     if found is None:
-        return (-1,) if node.op_type in ("OneHot", "TopK") else ()
+        return (-1,) if node.op_type == "OneHot" else ()
     return (found,) if isinstance(found, int) else tuple(found)
 
 
@@ -132,8 +131,6 @@ def _check_negative(node: ir.Node, context: Context) -> Declined | None:
         return NOT_NEEDED
     if node.op_type == "OneHot" and context.attribute(node, "axis", -1) == -1:
         return NOT_NEEDED  # -1 stands in the older schema by name
-    if node.op_type == "TopK" and context.attribute(node, "axis", -1) == -1:
-        return NOT_NEEDED
     if _axes_rank(node, context) is None:
         return Declined("its axis is negative and the rank of its input is not known")
     return None

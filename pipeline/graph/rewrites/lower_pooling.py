@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from pipeline.graph.rewrites.rule import NOT_NEEDED, Declined, Rule
@@ -12,50 +13,78 @@ if TYPE_CHECKING:
 
     from pipeline.graph.rewrites.context import Context
 
+#: Since this opset MaxPool knows dilations.
+DILATIONS: Final = 10
+
 
 def _check(node: ir.Node, context: Context) -> Declined | None:
     if not context.attribute(node, "ceil_mode", 0):
         return NOT_NEEDED
-    if any(one != 1 for one in context.attribute(node, "dilations", ())):
+    if any(one != 1 for one in context.attribute(node, "dilations", ())) and context.opset < DILATIONS:
         return Declined("its dilations came with the same opset")
-    before, after = context.static_shape(node.inputs[0]), context.static_shape(node.outputs[0])
-    if before is None or after is None:
+    if context.static_shape(node.inputs[0]) is None:
         return Declined("how far its last window reaches depends on sizes that are not known")
     if context.attribute(node, "auto_pad", "NOTSET") != "NOTSET":
         return Declined("it pads by itself (auto_pad)")
-    wanted, kernel = _padded(node, context)[1], context.attribute(node, "kernel_shape")
+    windows = _windows(node, context)
     if node.op_type == "AveragePool" and context.attribute(node, "count_include_pad", 0):
-        given, _ = _padded(node, context)
-        if given != wanted:
+        if windows.given != windows.wanted:
             return Declined("it counts padding, but none past the input (count_include_pad)")
-    rank = len(kernel)
-    if any(pad >= size for pad, size in zip(wanted, [*kernel, *kernel], strict=True)):
+    kernel = context.attribute(node, "kernel_shape")
+    if any(pad >= size for pad, size in zip(windows.wanted, [*kernel, *kernel], strict=True)):
         return Declined("its last window lies beside the input")
-    return None if rank else NOT_NEEDED
+    return None
 
 
-def _padded(node: ir.Node, context: Context) -> tuple[list[int], list[int]]:
-    """The amounts that it has, and those with which no window reaches past them."""
+def _check_beside(node: ir.Node, context: Context) -> Declined | None:
+    """Only where onnx, until opset 21, counts a window that lies in the padding alone."""
+    if not context.attribute(node, "ceil_mode", 0) or context.static_shape(node.inputs[0]) is None:
+        return NOT_NEEDED
+    return _check(node, context) if _windows(node, context).dropped else NOT_NEEDED
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The amounts of padding that a pool has, and those with which no window reaches past them.
+
+    Attributes:
+        given, wanted: before each axis, then behind each.
+        dropped: a last window would lie in the padding alone, and is left out.
+    """
+
+    given: list[int]
+    wanted: list[int]
+    dropped: bool
+
+
+def _windows(node: ir.Node, context: Context) -> _Windows:
     kernel = context.attribute(node, "kernel_shape")
     rank = len(kernel)
     strides = context.attribute(node, "strides", [1] * rank)
     dilations = context.attribute(node, "dilations", [1] * rank)
-    pads = list(context.attribute(node, "pads", [0] * 2 * rank))
-    before = (context.static_shape(node.inputs[0]) or ())[2:]
-    after = (context.static_shape(node.outputs[0]) or ())[2:]
-    wanted = list(pads)
-    for axis in range(rank):
-        reach = (after[axis] - 1) * strides[axis] + (kernel[axis] - 1) * dilations[axis] + 1
-        wanted[axis + rank] = max(pads[axis + rank], reach - before[axis] - pads[axis])
-    return pads, wanted
+    given = list(context.attribute(node, "pads", [0] * 2 * rank))
+    wanted, dropped = list(given), False
+    for axis, size in enumerate((context.static_shape(node.inputs[0]) or ())[2:]):
+        width = (kernel[axis] - 1) * dilations[axis] + 1
+        padded = size + given[axis]
+        count = -(-(padded + given[axis + rank] - width) // strides[axis]) + 1
+        beside = (count - 1) * strides[axis] >= padded
+        count -= beside
+        reach = (count - 1) * strides[axis] + width - padded
+        wanted[axis + rank] = max(reach, 0 if beside else given[axis + rank])
+        dropped = dropped or beside
+    return _Windows(given, wanted, dropped)
 
 
 def _rewrite(node: ir.Node, context: Context) -> Sequence[ir.Value]:
-    return context.again(node, ceil_mode=None, pads=_padded(node, context)[1])
+    return context.again(node, ceil_mode=None, pads=_windows(node, context).wanted)
 
 
 RULES: Final = (
+    Rule("pool_beside", "lower", ("AveragePool", "MaxPool"), ("AveragePool", "MaxPool"), "exact",
+         "a pool whose last window would lie in the padding alone gets less of it (ceil_mode)", _rewrite,
+         _check_beside, "the sizes of the input", 22),
     Rule("pool_to_the_end", "lower", ("AveragePool", "MaxPool"), ("AveragePool", "MaxPool"), "exact",
          "a pool whose last window reaches past the input gets padding (ceil_mode)", _rewrite, _check,
-         "the sizes of input and output", 10),
+         "the sizes of the input", 10),
 )  # fmt: skip

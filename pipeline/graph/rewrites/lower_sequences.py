@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.graph.rewrites.lower_axes import input_of
+from pipeline.graph.rewrites.lower_slice import sliced
 from pipeline.graph.rewrites.rule import Declined, Rule
 
 if TYPE_CHECKING:
@@ -65,10 +66,8 @@ def _element(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     if input_of(split, 1) is None and not context.attribute(split, "keepdims", 1):
         index = context.tensor(np.array(start, np.int64), "position")
         return [context.op("Gather", [split.inputs[0], index], axis=axis)]
-    return [context.op("Slice", [split.inputs[0]], starts=[start], ends=[end], axes=[axis])
-            if context.opset < 10 else
-            context.op("Slice", [split.inputs[0], *(context.tensor(np.array([one], np.int64), hint)
-                       for one, hint in ((start, "start"), (end, "end"), (axis, "axis")))])]  # fmt: skip
+    assert split.inputs[0] is not None
+    return [sliced(context, split.inputs[0], [start], [end], [axis])]
 
 
 def _check_joined(node: ir.Node, context: Context) -> Declined | None:

@@ -14,6 +14,9 @@ from pipeline.graph.rewrites.rule import NOT_NEEDED, Declined, Rule
 if TYPE_CHECKING:
     from pipeline.graph.rewrites.context import Context
 
+#: Since this opset a Slice takes its ranges as inputs.
+SLICE_TAKES_INPUTS: Final = 10
+
 
 def _ranges(node: ir.Node, context: Context) -> tuple[list[int], list[int], list[int], list[int]] | None:
     """Starts, ends, axes and steps of a Slice whose inputs are constant."""
@@ -60,9 +63,23 @@ def _slice(node: ir.Node, context: Context) -> Sequence[ir.Value]:
         made = context.op("Gather", [made, context.tensor(indices, "positions")], axis=axis)
     if plain:
         starts, ends, axes = (list(row) for row in zip(*plain, strict=True))
-        made = context.op("Slice", [made], starts=starts, ends=ends, axes=axes)
+        assert made is not None
+        made = sliced(context, made, starts, ends, axes)
     assert made is not None
     return [made]
+
+
+def sliced(
+    context: Context, x: ir.Value, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int]
+) -> ir.Value:
+    """A Slice without steps, in the form of the context's opset."""
+    made: ir.Value
+    if context.opset < SLICE_TAKES_INPUTS:
+        made = context.op("Slice", [x], starts=list(starts), ends=list(ends), axes=list(axes))
+        return made
+    rows = (("starts", starts), ("ends", ends), ("axes", axes))
+    made = context.op("Slice", [x, *(context.tensor(np.array(row, np.int64), hint) for hint, row in rows)])
+    return made
 
 
 def _positions(size: int, start: int, end: int, step: int) -> list[int]:
@@ -81,7 +98,10 @@ def _check_slice_type(node: ir.Node, context: Context) -> Declined | None:
 
 
 def _check_top(node: ir.Node, context: Context) -> Declined | None:
-    if context.attribute(node, "largest", 1) and _is_floating(node, context):
+    axis = context.attribute(node, "axis", -1)
+    if axis < -1 and context.rank(node.inputs[0]) is None:
+        return Declined("its axis is negative and the rank of its input is not known")
+    if context.attribute(node, "largest", 1) and _is_floating(node, context) and axis >= -1:
         return NOT_NEEDED
     dtype = context.dtype(node.inputs[0])
     if dtype is None:
@@ -105,7 +125,10 @@ def _top(node: ir.Node, context: Context) -> Sequence[ir.Value]:
         x = context.op("Cast", [x], to=int(ir.DataType.DOUBLE))
     if smallest:
         x = context.op("Neg", [x])
-    values, indices = context.again(node, [x, node.inputs[1]], largest=None, sorted=None)
+    axis, rank = context.attribute(node, "axis", -1), context.rank(node.inputs[0])
+    if axis < -1 and rank is not None:  # -1 is the default, and the only one that counts from the end
+        axis %= rank
+    values, indices = context.again(node, [x, node.inputs[1]], axis=axis, largest=None, sorted=None)
     if smallest:
         values = context.op("Neg", [values])
     if narrow:

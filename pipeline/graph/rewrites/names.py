@@ -29,7 +29,7 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
     "lower_shapes": ("shape_part", "reshape_zero", "triangle", "running_sum", "range", "depth_to_space",),
     "lower_index": ("scatter_extremes", "scatter_sums", "gather_batches", "gather_elements",
         "gather_coordinates", "scatter_elements", "scatter_coordinates",),
-    "lower_pooling": ("pool_to_the_end",),
+    "lower_pooling": ("pool_beside", "pool_to_the_end",),
     "lower_einsum": ("einsum",),
     "lower_fourier": ("fourier_axis", "fourier", "short_fourier", "windows",),
     "lower_quantization": ("dequantize_channels", "quantize_channels", "dequantize", "quantize",),
@@ -44,7 +44,7 @@ LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
         "resize_sizes_to_scales", "resize_scales_to_sizes",
     ),
     "legal_slicing": (
-        "gather_before_transpose", "gather_to_slice", "uneven_split_to_slices",
+        "gather_before_transpose", "image_gather_to_slice", "gather_to_slice", "uneven_split_to_slices",
         "strided_slice_to_reshape", "pad_to_concat", "negative_pad_to_slice", "pad_into_conv",
         "uneven_conv_pads_apart",
     ),
@@ -60,7 +60,7 @@ LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
     ),
     "legal_reductions": (
         "reduce_to_global_pool", "reduce_l2_to_sqrt", "lp_normalization_to_div", "reduce_keepdims",
-        "reduce_one_axis_at_a_time", "reduce_last_axis_to_matmul",
+        "reduce_one_axis_at_a_time", "reduce_last_axis_to_global_pool", "reduce_last_axis_to_matmul",
     ),
     "legal_arithmetic": (
         "sub_to_add", "div_by_constant_to_mul", "pow_to_mul", "mean_to_add", "sum_to_add",

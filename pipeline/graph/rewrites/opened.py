@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import onnx
 import onnx.shape_inference
@@ -129,10 +129,12 @@ class OpenedModel:
             if not fresh and (old.is_graph_output() or crosses):
                 new, fresh = self.context.op("Identity", [given]), True
             if fresh:
-                if old.shape is not None:
+                if old.shape is not None and (old.is_graph_output() or not _is_static(new)):
                     new.shape = old.shape
-                if new.type is None or old.is_graph_output():
+                if new.type is None or (old.is_graph_output() and old.type is not None):
                     new.type = old.type
+                if new.type is None:
+                    new.shape = None  # a shape alone cannot be written
             old.replace_all_uses_with(new, replace_graph_outputs=True)
             if fresh and name:
                 old.name = None
@@ -204,16 +206,44 @@ class OpenedModel:
                 node.name = self.context.unique(f"{base}_{node.op_type}")
 
 
+#: Operators whose output is like their first input, and of which onnx 1.23 does not infer it.
+_LIKE_THEIR_INPUT: Final = ("GroupNormalization",)
+
+
 def _typed(proto: onnx.ModelProto) -> onnx.ModelProto:
     """With the types that can be inferred; without them rules decline."""
-    try:
-        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except onnx.shape_inference.InferenceError:
-        return proto
+    while True:
+        try:
+            typed = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+        except onnx.shape_inference.InferenceError:
+            return proto
+        more = _alike(typed.graph)
+        if not more:
+            return typed
+        typed.graph.value_info.extend(more)
+        proto = typed
+
+
+def _alike(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Types of outputs that onnx left out."""
+    nodes = [node for node in graph.node if node.op_type in _LIKE_THEIR_INPUT]
+    if not nodes:
+        return []
+    known = {value.name: value for value in (*graph.input, *graph.value_info) if value.HasField("type")}
+    own = {*known, *(value.name for value in graph.output)}
+    return [
+        onnx.ValueInfoProto(name=node.output[0], type=known[node.input[0]].type)
+        for node in nodes
+        if node.input[0] in known and node.output[0] not in own
+    ]
 
 
 def _names(node: ir.Node) -> list[str]:
     return [value.name for value in node.outputs if value.name]
+
+
+def _is_static(value: ir.Value) -> bool:
+    return value.shape is not None and value.shape.is_static()
 
 
 def _used(node: ir.Node) -> bool:

@@ -1,8 +1,8 @@
 """Tables of a Resize along one axis: which inputs an output is made of, and with which weights.
 
 Formulas: https://onnx.ai/onnx/operators/onnx__Resize.html (coordinate_transformation_mode, nearest_mode,
-cubic_coeff_a). With antialias the kernel is widened by the scale and cut at the edges, as PIL, torch and
-ONNX Runtime do it.
+cubic_coeff_a). With antialias the kernel is widened by the scale; what reaches past an edge counts for the
+edge, as in ONNX Runtime, unless exclude_outside cuts it off, as PIL and torch do.
 """
 
 from __future__ import annotations
@@ -57,13 +57,12 @@ class Resampling:
         widened = self.antialias and scale < 1
         shrink = scale if widened else 1.0
         reach = (2 if self.mode == "cubic" else 1) / shrink
-        drop = self.exclude_outside or widened
         for row, place in enumerate(places):
             centre = min(max(place, 0.0), size - 1.0) if self.mode == "linear" and not widened else place
             first, last = int(np.floor(centre - reach)), int(np.ceil(centre + reach))
             taps = np.arange(first, last + 1)
             strength = self._kernel((taps - centre) * shrink)
-            if drop:
+            if self.exclude_outside:
                 inside = (taps >= 0) & (taps < size)
                 taps, strength = taps[inside], strength[inside]
             strength = strength / strength.sum()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 #: A placeholder says so where nobody can overlook it: in the file's name.
 PLACEHOLDER: Final = "placeholder_"
+FILES: Final = ("README.md", "hb_*.yaml")
 #: `target.options.march` chooses among the marches of the board's tool.
 MARCH: Final = "march"
 
@@ -78,7 +79,9 @@ def write(
     path.write_text(_yaml(made, target.name), encoding="utf-8")
     _read_back(path, made)
     text = page(prefix, target.name, name, made, judgement, about)
-    workspace.file(f"{target.name}/README.md", "target").write_text(text, encoding="utf-8")
+    workspace.file(f"{target.name}/README.md", "target", same_every_time=False).write_text(
+        text, encoding="utf-8"
+    )
     return warnings
 
 

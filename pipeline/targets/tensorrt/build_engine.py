@@ -112,7 +112,7 @@ def _not_parsed(parser: Any) -> BuildError:
 
     texts = [told(error, "desc") or " ".join(str(error).split()) for error in errors]
     node, operator = told(errors[0], "node_name"), told(errors[0], "node_operator")
-    where = f" at node {node} ({operator})" if node else ""
+    where = f" at node {node or 'without a name'} ({operator})" if operator else ""
     return BuildError(f"TensorRT's parser does not take the file{where}: {'; '.join(texts)}", node, operator)
 
 

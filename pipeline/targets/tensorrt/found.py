@@ -46,6 +46,11 @@ def find_tensorrt(python: str | None = None) -> Found:
     return Found(version, trtexec, None)
 
 
+def unverified_here(backend: str | None, python: str | None) -> str | None:
+    """Why a plan leaves out compiling and running for a backend that is found at run time; None: it does not."""
+    return find_tensorrt(python).missing if backend == "tensorrt" else None
+
+
 @cache
 def _version(python: str | None) -> tuple[str | None, str]:
     if python is None and importlib.util.find_spec("tensorrt") is None:

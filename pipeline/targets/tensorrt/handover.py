@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.targets.judge import Judgement
     from pipeline.targets.profile import Profile
 
+FILES: Final = ("README.md", "settings.json", "build.sh", "build.py", "run.py", "inputs.npz", "expected.npz")
 #: Largest max |difference| / max |expected| where the profile states none.
 TOLERANCES: Final = {"float32": 1e-4, "float16": 5e-3}
 UNVERIFIED: Final = "the engine build is unverified on this machine"

@@ -77,9 +77,10 @@ def batch_norm(rng: Random) -> BareModel:
 def affine(rng: Random) -> BareModel:
     shape = image(rng)
     constant = numbers(rng, *rng.choice([[shape[1], 1, 1], [1, shape[1], 1, 1], [], [1]]))
-    pair = rng.choice(["x, c", "c, x"])
-    return build({"x": ("float", shape)}, f"y = {rng.choice(['Mul', 'Add'])} ({pair})", {"c": constant},
-                 opset=rng.choice(OPSETS))  # fmt: skip
+    pair = rng.choice(["v, c", "c, v"])
+    before = rng.choice(["Relu (p)", "Sigmoid (p)"])
+    body = f"p = MaxPool <kernel_shape = [1, 1]> (x)\nv = {before}\ny = {rng.choice(['Mul', 'Add'])} ({pair})"
+    return build({"x": ("float", shape)}, body, {"c": constant}, opset=rng.choice(OPSETS))
 
 
 def linear(rng: Random) -> BareModel:
@@ -245,7 +246,7 @@ CASES = (
     Case("batch_norm_to_depthwise_conv", batch_norm, lambda: build(
         IMAGE | {"m": ("float", [2])}, "y = BatchNormalization (x, m, m, m, m)"), "parameters are not constant"),
     Case("constants_to_depthwise_conv", affine, lambda: build(
-        IMAGE, "y = Mul (x, c)", {"c": np.ones((3, 4), np.float32)}), ""),
+        IMAGE, "y = Mul (x, c)", {"c": np.ones((2, 1, 1), np.float32)}), "switch"),
     Case("linear_to_conv", linear, lambda: build(
         {"x": ("float", [2, 3]), "w": ("float", [3, 2])}, "y = Gemm (x, w)"), "no constant matrix"),
     Case("channels_last_matmul_to_conv", channels_last, lambda: build(

@@ -29,11 +29,11 @@ def shuffled(rng: Random, number: int) -> list[int]:
     return axes
 
 
-def gather(rng: Random) -> BareModel:
-    shape = sizes(rng, rng.randint(1, 4), largest=9, ones=0.1)
+def gather(rng: Random, *, image: bool = False) -> BareModel:
+    shape = sizes(rng, 4 if image else rng.randint(1, 4), largest=9, ones=0.1)
     axis = rng.randrange(len(shape))
     size = shape[axis]
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and not image:
         index = np.asarray(rng.randrange(-size, size), np.int64)
     else:
         start, step = rng.randrange(size), rng.randint(1, 3)
@@ -236,6 +236,8 @@ def dynamic(rng: Random) -> BareModel:
 FIVE = [2, 3, 2, 3, 2]
 
 CASES = (
+    Case("image_gather_to_slice", lambda rng: gather(rng, image=True), lambda: build(
+        {"x": ("float", [1, 4, 3, 3])}, "y = Gather <axis = 1> (x, i)", {"i": ints(0, 3, 1)}), "not evenly spaced"),
     Case("gather_to_slice", gather, lambda: build({"x": ("float", [4])}, "y = Gather (x, i)", {"i": ints(0, 3, 1)}),
          "not evenly spaced"),
     Case("gather_before_transpose", gather_behind, lambda: build(

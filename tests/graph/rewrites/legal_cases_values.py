@@ -183,9 +183,9 @@ def many_axes(rng: Random) -> BareModel:
     return reduction(rng, op, shape, axes, rng.randint(0, 1))
 
 
-def last_axis(rng: Random) -> BareModel:
+def last_axis(rng: Random, *others: str) -> BareModel:
     shape = sizes(rng, rng.randint(2, 4), largest=9)
-    return reduction(rng, rng.choice(["ReduceMean", "ReduceSum"]), shape, [len(shape) - 1], rng.randint(0, 1))
+    return reduction(rng, rng.choice(["ReduceMean", *others]), shape, [len(shape) - 1], rng.randint(0, 1))
 
 
 def layer_norm(rng: Random) -> BareModel:
@@ -256,7 +256,9 @@ CASES = (
         IMAGE | {"axes": ("int64", [2])}, "y = ReduceMean <keepdims = 0> (x, axes)", opset=18), "axes"),
     Case("reduce_one_axis_at_a_time", many_axes, lambda: build(
         IMAGE | {"axes": ("int64", [2])}, "y = ReduceMean (x, axes)", opset=18), "axes are not constant"),
-    Case("reduce_last_axis_to_matmul", last_axis, lambda: build(
+    Case("reduce_last_axis_to_global_pool", last_axis, lambda: build(
+        {"x": ("float", ["n", 2])}, "y = ReduceMean <axes = [1]> (x)"), "sizes are not known"),
+    Case("reduce_last_axis_to_matmul", lambda rng: last_axis(rng, "ReduceSum"), lambda: build(
         {"x": ("float", [2, "n"])}, "y = ReduceMean <axes = [1]> (x)"), "sizes are not known"),
     Case("layer_norm_to_primitives", layer_norm, lambda: build(
         {"x": ("float16", [2, 3])}, "y = LayerNormalization (x, s)", {"s": np.ones(3, np.float16)}, output="float16"),

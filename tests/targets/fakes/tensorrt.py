@@ -25,7 +25,7 @@ def _fault(name):
 def _note(call, *values):
     path = os.environ.get("FAKE_TENSORRT_CALLS")
     if path:
-        with open(path, "a") as stream:
+        with open(path, "a") as stream:  # noqa: PTH123
             stream.write(json.dumps([call, *values], default=str) + "\n")
 
 
@@ -76,14 +76,17 @@ class Network:
 
 
 class _Error:
+    def __init__(self, name="/strange/Det", operator="Det"):
+        self.name, self.operator = name, operator
+
     def desc(self):
         return "Unsupported operator"
 
     def node_name(self):
-        return "/strange/Det"
+        return self.name
 
     def node_operator(self):
-        return "Det"
+        return self.operator
 
 
 class OnnxParser:
@@ -97,11 +100,14 @@ class OnnxParser:
             return False
         try:
             onnx.checker.check_model(path)
-        except Exception:
+        except Exception:  # noqa: BLE001 - the parser has its own words for everything
             self.errors = [_Error()]
             return False
         self.network.model = onnx.load(path)
-        return True
+        self.errors = [
+            _Error(node.name, node.op_type) for node in self.network.model.graph.node if node.domain
+        ]
+        return not self.errors
 
     @property
     def num_errors(self):
