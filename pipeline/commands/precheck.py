@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         "--config-dir", type=Path, metavar="DIR", help="your own folder with target/NAME.yaml"
     )
     arguments.add_argument("overrides", nargs="*", help="target.limits.KEY=VALUE and the like")
-    given = arguments.parse_args(list(argv))
+    given = arguments.parse_intermixed_args(list(argv))
     profile, options = target(given.target, given.config_dir, given.overrides)
     file, rows = _model(given.path)
     modules, lines = places(rows)
@@ -69,6 +69,10 @@ def target(name: str, config_dir: Path | None, overrides: Sequence[str]) -> tupl
     if name == "none":
         raise Refused("PL-600", "target=none is no target", where="--target", found="none",
                       expected="a target", next_step="Type python -m pipeline targets")  # fmt: skip
+    if config_dir is not None and not config_dir.is_dir():
+        raise Refused("PL-108", "the configuration folder is not there", where="--config-dir",
+                      found=str(config_dir), expected="a folder with target/NAME.yaml",
+                      next_step="Type --config-dir FOLDER")  # fmt: skip
     if config_dir is None and not overrides:
         # Composing would give the same: the pipeline's own targets are their profiles.
         return load_profile(name), {}

@@ -52,9 +52,7 @@ def run_sweep(composition: Composition, points: Sequence[Planned]) -> int:
     changing = _changing(composition)
     rows = [_row(point, plan, changing) for point, plan in zip(composition.points, points, strict=True)]
     name = _name(composition, rows, first)
-    table = SweepTable(
-        nothing.out / SWEEPS / name, rows, [point.overrides for point in composition.points]
-    )
+    table = SweepTable(nothing.out / SWEEPS / name, rows, [point.overrides for point in composition.points])
     table.begin()
     view = sweep_view(sys.stderr, [dict(row) for row in rows], name, debug=first.debug)
 

@@ -22,6 +22,11 @@ def main(argv: Sequence[str]) -> int:
     )
     given = arguments.parse_args(list(argv))
     folders = [] if given.config_dir is None else [given.config_dir]
+    for folder in folders:
+        if not folder.is_dir():
+            raise Refused("PL-108", "the configuration folder is not there", where="--config-dir",
+                          found=str(folder), expected="a folder with target/NAME.yaml",
+                          next_step="Type --config-dir FOLDER")  # fmt: skip
     rows = [_row(name, folders) for name in _names(folders)]
     if given.json:
         print_json(rows)

@@ -274,7 +274,17 @@ def _for_hydra(parts: overrides.Sorted, folders: ConfigFolders) -> tuple[str, ..
 
 def _compose(folders: ConfigFolders, wanted: tuple[str, ...]) -> Base:
     with _translated(folders):
-        composed = hydra_compose(folders.name, overrides=list(wanted), return_hydra_config=True)
+        try:
+            composed = hydra_compose(folders.name, overrides=list(wanted), return_hydra_config=True)
+        except (AssertionError, TypeError, ValueError, LookupError, AttributeError) as error:
+            # Hydra's own checks of odd choices and files; whatever it is, it was typed.
+            if isinstance(error, HydraException | OmegaConfBaseException | UnicodeDecodeError):
+                raise
+            first = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+            raise Refused(
+                "PL-100", f"the configuration could not be composed: {first}", found=" ".join(wanted),
+                next_step="Type python -m pipeline --info defaults-tree to see its files",
+            ) from error  # fmt: skip
         tree = OmegaConf.to_container(composed, resolve=False)
     if not isinstance(tree, dict):
         raise InternalError("Hydra composed no mapping")

@@ -186,8 +186,20 @@ def sort(overrides: Iterable[Override], folders: ConfigFolders) -> Sorted:
         elif override.key_or_group in schema.GROUPS and override.package is None:
             choices.append(_choice(override, text, folders))
         else:
+            _check_other_choice(override, text)
             others.append(text)
     return Sorted(tuple(choices), tuple(edits), tuple(hydra), tuple(others))
+
+
+def _check_other_choice(override: Override, text: str) -> None:
+    """What Hydra itself does not look at: a choice in a package, or of a group of the user's own."""
+    value = override.value()
+    if override.key_or_group and (override.is_delete() or isinstance(value, (str, list))):
+        return
+    raise Refused(
+        "PL-105", f"'{text}' chooses no file of a group", expected="GROUP=FILE, or GROUP@PACKAGE=FILE",
+        next_step=f"Leave {text} out",
+    )  # fmt: skip
 
 
 def _choice(override: Override, text: str, folders: ConfigFolders) -> Choice:

@@ -1,14 +1,15 @@
 """torch.onnx.export through torch.export (dynamo=True), with weights held aside. Imports torch.
 
 The exporter gives its program back, whose initializers are views of the network's tensors, so no
-complete file is ever made. All of it is public but for one short cut, which has a file of its own
-(`torchlib`).
+complete file is ever made. All of it is public but for two short cuts through onnxscript, which have
+files of their own (`torchlib`, `onnxscript_matcher`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from pipeline.errors import InternalError, StageFailed
 from pipeline.exporters.boundary import rename
 from pipeline.exporters.flat import FlatNetwork
 from pipeline.exporters.holding import Exported
+from pipeline.exporters.onnxscript_matcher import first_node_first
 from pipeline.exporters.scopes import from_metadata
 from pipeline.exporters.torchlib import domains_at_once
 from pipeline.exporters.weights import Weight, from_held, from_torch, state
@@ -60,7 +62,7 @@ def export(
         opset: what the graph should have; what it really has stands in the result.
         parameter_names: new names for the first tensors of the network's state.
         translations: custom_translation_table.
-        private_apis: whether onnxscript's library may be asked for less (see `torchlib`); same graph.
+        private_apis: whether the short cuts through onnxscript may be taken; the graph is the same.
 
     Raises:
         StageFailed: PL-305, modules that are in training mode and would be written as if they were not.
@@ -68,7 +70,7 @@ def export(
     """
     _refuse_training(network)
     load_meta_kernels()
-    with domains_at_once() if private_apis else nullcontext():
+    with _short_ways() if private_apis else nullcontext():
         program = torch.onnx.export(
             FlatNetwork(network, outputs),
             tuple(leaves),
@@ -82,7 +84,7 @@ def export(
         )
     if program is None:
         raise InternalError("torch.onnx.export(dynamo=True) gave no program")
-    model, weights = _serialised(program.model)
+    model, weights = _serialised(program.model, network.module)
     names = _name_inputs(model.graph, weights, [leaf.name for leaf in network.specs.leaves])
     aliases = _first_names(network.module)
     own = {name: aliases.get(names.get(name, name), names.get(name, name)) for name in weights}
@@ -100,6 +102,12 @@ def export(
         lines={moved.get(name, name): line for name, line in lines.items()},
         specialised_is_wrong=True,
     )
+
+
+@contextmanager
+def _short_ways() -> Iterator[None]:
+    with domains_at_once(), first_node_first():
+        yield
 
 
 def _first_names(module: torch.nn.Module) -> dict[str, str]:
@@ -153,14 +161,14 @@ def _dimension(axis: Axis, size: int, stand_in: str) -> Any:
     return torch.export.Dim(name, min=max(1, axis.min), max=axis.max)
 
 
-def _serialised(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, Weight]]:
-    """The graph as a proto without initializers, and their values."""
+def _serialised(model: ir.Model, owner: torch.nn.Module) -> tuple[onnx.ModelProto, dict[str, Weight]]:
+    """The graph as a proto without initializers, and their values; `owner` is the network."""
     _lift_inner_initializers(model)
     weights = {}
     for name, value in list(model.graph.initializers.items()):
         if value.const_value is None:
             raise InternalError(f"the initializer {name} of the exported graph has no value")
-        weights[name] = _weight(value.const_value)
+        weights[name] = _weight(value.const_value, owner)
     model.graph.initializers.clear()
     return ir.to_proto(model), weights
 
@@ -181,12 +189,28 @@ class _IrBytes:
         return np.frombuffer(self.tensor.tobytes(), np.uint8)
 
 
-def _weight(tensor: Any) -> Weight:
+def _weight(tensor: Any, owner: torch.nn.Module) -> Weight:
     raw = getattr(tensor, "raw", None)
+    if isinstance(raw, np.ndarray):
+        raw = _seen_by_torch(raw)
     if isinstance(raw, torch.Tensor) and tuple(raw.shape) == tuple(tensor.shape):
-        return from_torch(raw)
+        return from_torch(raw, owner)
     shape = tuple(int(size) for size in tensor.shape)
     return from_held(HeldTensor(tensor.name or "", int(tensor.dtype), shape, _IrBytes(tensor)))
+
+
+def _seen_by_torch(array: NDArray[Any]) -> torch.Tensor | None:
+    """A folded weight where it lies: mostly a transposed view of a tensor of the network's.
+
+    None for element types that torch does not share with numpy and for arrays that run backwards.
+    """
+    with warnings.catch_warnings():
+        # What is folded may be read-only; nobody writes to it here.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        try:
+            return torch.from_numpy(array)
+        except (TypeError, ValueError):
+            return None
 
 
 def _name_inputs(graph: onnx.GraphProto, weights: dict[str, Weight], wanted: Sequence[str]) -> dict[str, str]:

@@ -42,7 +42,10 @@ def run_points(
     results: list[RunFinished | None] = [None] * len(points)
     plans = [point if isinstance(point, Plan) else None for point in points]
     there, groups = _groups(plans, options)
-    workers = Workers(plans, options, server=len(plans) > 1, preload=PRELOAD if len(groups) > 1 else ())
+    several = len(groups) > 1
+    wanted = {name for plan in plans if plan is not None for name in plan.packages}
+    preload = tuple(name for name in PRELOAD if several and name in wanted)
+    workers = Workers(plans, options, server=len(plans) > 1, preload=preload)
     workers.start()
     try:
         with interruptible():

@@ -58,10 +58,12 @@ def load(
     refuse_missing_device(device)
     refuse_unusable_device(device)
     live = config.weights is None and config.init == "live"
+    built = None
     if live and not _is_known_to_be_random(config):
-        live = not _has_weights_of_its_own(config, seed, private_apis, emit)
+        own, built = _has_weights_of_its_own(config, seed, private_apis, emit)
+        live = not own
     make = partial(_make, config, seed=seed, device=device, specs=specs, private_apis=private_apis, live=live)
-    network = make(emit=emit)
+    network = make(emit=emit, built=built)
     network.build = make
     return network
 
@@ -75,10 +77,16 @@ def _make(
     private_apis: bool,
     live: bool,
     emit: Emit = nobody,
+    built: torch.nn.Module | None = None,
 ) -> Network:
-    """The network; the same at every call with the same arguments."""
-    with seeded(seed):
-        module = _build(config, private_apis)
+    """The network; the same at every call with the same arguments.
+
+    `built` is what building it under the seed has just given, where that was done already.
+    """
+    module = built
+    if module is None:
+        with seeded(seed):
+            module = _build(config, private_apis)
     if config.weights is not None and names_file(config.weights):
         from pipeline.sources.checkpoint import load_weights
 
@@ -171,20 +179,24 @@ def _is_known_to_be_random(config: ModelConfig) -> bool:
     return config.source == "torchvision" or (config.factory is not None and is_packaged(config.factory))
 
 
-def _has_weights_of_its_own(config: ModelConfig, seed: int, private_apis: bool, emit: Emit) -> bool:
-    """Whether the factory loads weights: a parameter is then the same whatever the seed is.
+def _has_weights_of_its_own(
+    config: ModelConfig, seed: int, private_apis: bool, emit: Emit
+) -> tuple[bool, torch.nn.Module]:
+    """Whether the factory loads weights (a parameter is then the same whatever the seed is), and the network.
 
-    Such a network is left alone, whole: nobody wants trained weights to be changed.
+    Such a network is left alone, whole: nobody wants trained weights to be changed. The other seed's
+    network is let go before the one that is kept is built: two would not fit where one is large.
     """
-    looks = []
-    for tried in (seed, (seed + 1) % 2**32):
-        with seeded(tried):
-            looks.append(_look(_build(config, private_apis)))
-    fixed = sorted(name for name in looks[0] if looks[0][name] == looks[1].get(name))
+    with seeded((seed + 1) % 2**32):
+        other = _look(_build(config, private_apis))
+    with seeded(seed):
+        module = _build(config, private_apis)
+    own = _look(module)
+    fixed = sorted(name for name in own if own[name] == other.get(name))
     if fixed:
         emit(Finding(_STAGE, "info", f"the factory's weights do not depend on the seed ({fixed[0]} and "
                      f"{len(fixed) - 1} more), so they are left as they are"))  # fmt: skip
-    return bool(fixed)
+    return bool(fixed), module
 
 
 def _look(module: torch.nn.Module) -> dict[str, str]:

@@ -94,6 +94,8 @@ class Compiled:
             may follow the first, where weights and arithmetic differ ("float16 weights, float32 arithmetic").
         proof: where that was read ("INFERENCE_PRECISION_HINT after compile").
         facts: more for run.json and the bundle's page; JSON data.
+        others: names of files in the job's folder for people (the optimised model as ONNX): they go into
+            the bundle and do not count as the artifact's size.
     """
 
     files: tuple[str, ...]
@@ -101,6 +103,7 @@ class Compiled:
     precision: str = "float32"
     proof: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
 
 def serves(asked: str, found: str) -> bool:

@@ -209,4 +209,4 @@ def interpreter(python: str | None) -> str:
 def foreign_paths() -> Sequence[str]:
     """Where this process imports from besides its own installation: for a child that needs the same."""
     own = (sys.prefix, sys.base_prefix)
-    return [path for path in sys.path if path and not path.startswith(own)]
+    return [str(Path(path).absolute()) for path in sys.path if path and not path.startswith(own)]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,7 @@ class Employer:
             folder=folder,
             timeout_s=order.job.timeout_s,
             environment=_environment(link, order.job.threads, foreign=self.python is not None),
+            leaves_network=True,
         )
         shutil.rmtree(link, ignore_errors=True)
         for line in result.log.splitlines():
@@ -114,7 +116,7 @@ class Employer:
                 "PL-645",
                 f"{self.target} crashed while it should {order.action} the model ({result.death()})",
                 found=f"its last words: {_without_stack(result)}",
-                next_step="Look into log.txt; another export.opset or export.exporter may avoid the crash",
+                next_step=_after_a_crash(result),
             )
         peak = max(result.peak_mib, float(data["peak_mib"]))
         if "error" in data:
@@ -151,7 +153,7 @@ class Employer:
 def _environment(link: Path, threads: int, *, foreign: bool) -> dict[str, str]:
     """Where the child finds the pipeline, and how many threads its libraries may start."""
     given = os.environ.get("PYTHONPATH", "") if not foreign else ""
-    paths = [str(link), *(given.split(os.pathsep) if given else ())]
+    paths = [str(link), *(str(Path(one).absolute()) for one in given.split(os.pathsep) if one)]
     return {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": str(threads)}
 
 
@@ -169,3 +171,9 @@ def _without_stack(result: ChildResult) -> str:
     frames = [line.strip() for line in stack.splitlines() if line.strip().startswith("File ")]
     place = [re.sub(r'File ".*/([^/"]+)", ', r"\1 ", frames[0])] if frames else []
     return " / ".join([*before, mark + stack.splitlines()[0], *place])
+
+
+def _after_a_crash(result: ChildResult) -> str:
+    if result.returncode == -signal.SIGKILL:
+        return f"It held {result.peak_mib:.0f} MiB: the system may have run out of memory"
+    return "Look into log.txt; another export.opset or export.exporter may avoid the crash"

@@ -42,12 +42,13 @@ class CompiledFiles:
         """Take over the files in `folder`, which may go away afterwards."""
         from pipeline.graph.bare import map_file
 
-        return cls({name: map_file(folder / name) for name in compiled.files}, compiled, inputs, outputs)
+        names = (*compiled.files, *compiled.others)
+        return cls({name: map_file(folder / name) for name in names}, compiled, inputs, outputs)
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
-        return sum(len(data) for data in self.data.values())
+        """Bytes of what the runtime needs."""
+        return sum(len(self.data[name]) for name in self.compiled.files)
 
     def write_files(self, folder: Path) -> None:
         """Write every file into `folder`."""

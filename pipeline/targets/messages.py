@@ -84,7 +84,8 @@ def specs_from_json(rows: Any) -> tuple[TensorSpec, ...]:
 
 def compiled_from_json(data: Mapping[str, Any]) -> Compiled:
     """What a backend said of its files."""
-    return Compiled(**{**data, "files": tuple(data["files"])})
+    names = {key: tuple(data[key]) for key in ("files", "others")}
+    return Compiled(**{**data, **names})
 
 
 def compiled_to_json(compiled: Compiled) -> dict[str, Any]:

@@ -116,7 +116,8 @@ class OnnxRuntimeBackend:
         facts["weights"] = weights
         others = sorted(file.name for file in job.folder.iterdir() if file.name != ORT_FILE)
         found = next(iter(weights), job.precision)
-        return Compiled((ORT_FILE, *others), {}, found, f"weights of {ONNX_FILE}: {_told(weights)}", facts)
+        proof = f"weights of {ONNX_FILE}: {_told(weights)}"
+        return Compiled((ORT_FILE,), {}, found, proof, facts, others=tuple(others))
 
     def load(self, job: Job, compiled: Compiled) -> Runner:
         """Open the .ort as it stands."""

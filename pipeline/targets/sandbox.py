@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-#: Linux: <linux/sched.h> and <linux/prctl.h>.
-CLONE_NEWUSER: Final = 0x10000000
-CLONE_NEWNET: Final = 0x40000000
-PR_SET_PDEATHSIG: Final = 1
+from pipeline.targets.keeper import PR_SET_PDEATHSIG, leave_network
+
+#: Started as a script, so that it needs nothing but the standard library (see there).
+KEEPER: Final = Path(__file__).with_name("keeper.py")
 #: How often the parent looks at the child's memory, seconds.
 LOOK_S: Final = 0.1
 #: Commands that install packages: stand-ins that refuse come first on the child's PATH.
@@ -78,9 +78,16 @@ class ChildResult:
 
 
 def run_child(
-    command: Sequence[str], *, folder: Path, timeout_s: float, environment: Mapping[str, str] | None = None
+    command: Sequence[str],
+    *,
+    folder: Path,
+    timeout_s: float,
+    environment: Mapping[str, str] | None = None,
+    leaves_network: bool = False,
 ) -> ChildResult:
-    """Run a command in a process group of its own and wait for it; at the limit the whole group is killed.
+    """Run a command in a process group of its own and wait for it; at the limit everything of it is killed.
+
+    When this process dies, the command and what it started end too (see `pipeline.targets.keeper`).
 
     Args:
         command: what to run.
@@ -88,27 +95,36 @@ def run_child(
             home, `folder`/log.txt what it prints.
         timeout_s: seconds.
         environment: laid over the one that is made for it (see `closed_environment`).
+        leaves_network: the command shuts itself in; else it is started without a network already.
     """
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     log = folder / "log.txt"
     started = time.perf_counter()
-    with log.open("wb") as stream:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, cwd=scratch,
-            env={**closed_environment(folder), **(environment or {})}, start_new_session=True,
-        )  # fmt: skip
-    peak = 0.0
-    timed_out = False
+    how = "as-is" if leaves_network else "no-network"
+    ours, keepers = os.pipe()
     try:
-        with _watched(process) as ended:
-            while not ended(LOOK_S):
-                peak = max(peak, _memory_mib(process.pid))
-                if time.perf_counter() - started > timeout_s:
-                    timed_out = True
-                    break
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(KEEPER), str(ours), how, *command],
+                stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, cwd=scratch,
+                env={**closed_environment(folder), **(environment or {})}, start_new_session=True,
+                pass_fds=(ours,),
+            )  # fmt: skip
+        peak = 0.0
+        timed_out = False
+        try:
+            with _watched(process) as ended:
+                while not ended(LOOK_S):
+                    peak = max(peak, _memory_mib(process.pid))
+                    if time.perf_counter() - started > timeout_s:
+                        timed_out = True
+                        break
+        finally:
+            _kill_group(process)
     finally:
-        _kill_group(process)
+        os.close(ours)
+        os.close(keepers)
     text = _tail(log).decode("utf-8", "replace").replace("\0", "")
     return ChildResult(process.returncode, timed_out, time.perf_counter() - started, peak, text)
 
@@ -150,13 +166,12 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _memory_mib(pid: int) -> float:
-    """Resident memory of a process and of what it started, MiB."""
+    """Resident memory of what the keeper started, MiB."""
     import psutil
 
     total = 0
     with contextlib.suppress(psutil.Error):
-        root = psutil.Process(pid)
-        for one in (root, *root.children(recursive=True)):
+        for one in psutil.Process(pid).children(recursive=True):
             with contextlib.suppress(psutil.Error):
                 total += one.memory_info().rss
     return total / 2**20
@@ -210,31 +225,6 @@ def shut_in() -> dict[str, str]:
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     return found
-
-
-def leave_network() -> dict[str, str]:
-    """Move this process into a network namespace without any connection, where the system gives one."""
-    try:
-        unshare = ctypes.CDLL(None, use_errno=True).unshare
-    except (OSError, AttributeError):
-        return _open("this system knows no network namespaces")
-    if unshare(CLONE_NEWNET) == 0:
-        return {"network": "namespace", "why": "a network namespace of its own"}
-    user, group = os.geteuid(), os.getegid()
-    if unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
-        return _open(f"no namespace is to be had ({os.strerror(ctypes.get_errno())})")
-    with contextlib.suppress(OSError):  # who it is in there does not matter: files are opened as before
-        Path("/proc/self/setgroups").write_text("deny")
-        Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
-        Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
-    return {"network": "namespace", "why": "network and user namespaces of its own"}
-
-
-def _open(why: str) -> dict[str, str]:
-    return {
-        "network": "open",
-        "why": f"{why}: Python code is refused connections, native code is not held",
-    }
 
 
 def refuse_connections() -> None:

@@ -70,7 +70,7 @@ def _expect_files(job: Job, compiled: Compiled) -> None:
     """What the backend names is there, lies in its folder and is not empty."""
     if not compiled.files:
         raise BackendError("the backend names no compiled file")
-    for name in compiled.files:
+    for name in (*compiled.files, *compiled.others):
         file = job.folder / name
         if ".." in Path(name).parts or Path(name).is_absolute():
             raise BackendError(f"the backend names the file {name}, which lies outside its folder")

@@ -7,11 +7,18 @@ MLP_WIDTH, MLP_LAYERS = 8192, 23  # 23 * 8192**2 * 4 bytes = 6.2 GB
 WIDTH, HEADS, BLOCKS = 4096, 32, 8  # 12 * 4096**2 * 4 bytes a block = 6.4 GB
 
 
+#: torch draws a Linear's weights with a variance of 1/(3 width); ReLU needs 2/width, or the signal dies
+#: on its way through the layers and parity proves nothing (He et al. 2015).
+GAIN = 6**0.5
+
+
 def deep_mlp() -> nn.Module:
     """Linear and ReLU, over and over; takes [batch, MLP_WIDTH]."""
     layers: list[nn.Module] = []
     for _ in range(MLP_LAYERS):
         layers += [nn.Linear(MLP_WIDTH, MLP_WIDTH), nn.ReLU()]
+        with torch.no_grad():
+            layers[-2].weight.mul_(GAIN)
     return nn.Sequential(*layers[:-1])
 
 

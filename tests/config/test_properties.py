@@ -143,7 +143,7 @@ def test_every_command_line_ends_in_a_plan_or_a_sentence(
 
     @seed(20)
     @settings(
-        max_examples=count, deadline=None, database=None, derandomize=False,
+        max_examples=count, deadline=None, database=None, derandomize=False, report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(command_lines())

@@ -72,8 +72,9 @@ def test_a_spectrum_at_an_old_opset(make):
 
 
 def test_weights_are_never_touched(make):
-    native = make(networks.Fused(), IMAGE, opset=18, exporter="dynamo").model
-    lowered = make(networks.Fused(), IMAGE, opset=9, exporter="dynamo").model
+    module = networks.Fused()
+    native = make(module, IMAGE, opset=18, exporter="dynamo").model
+    lowered = make(module, IMAGE, opset=9, exporter="dynamo").model
     assert list(native.held) == list(lowered.held)
     for name, tensor in native.held.items():
         assert (tensor.origin, tensor.derived_by) == (lowered.held[name].origin, lowered.held[name].derived_by)

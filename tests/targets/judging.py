@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import onnx
@@ -85,11 +86,17 @@ def facts_of(made: onnx.ModelProto, constants: frozenset[str] = frozenset(), ind
     return list(graph_facts(made, held=constants).nodes())[index][1]
 
 
+@cache
+def shipped(name: str) -> Profile:
+    """A profile that ships, read once."""
+    return load_profile(name)
+
+
 def judged(
     profile: str | Profile, made: onnx.ModelProto, constants: frozenset[str] = frozenset()
 ) -> Judgement:
     """What a profile says of a graph."""
-    return judge(load_profile(profile) if isinstance(profile, str) else profile, made, held=constants)
+    return judge(shipped(profile) if isinstance(profile, str) else profile, made, held=constants)
 
 
 def placed(profile: str | Profile, operator: str, *inputs: Any, **given: Any) -> Placement:

@@ -23,7 +23,8 @@ class TestItsOwn:
     def test_both_formats_are_saved_and_the_ort_alone_is_needed(self, tmp_path: Path) -> None:
         trial = Trial(TestOnnxRuntime(), tmp_path, TWO)
         made = trial.compile()
-        assert made.compiled.files == ("model.ort", "model.optimised.onnx")
+        assert (made.compiled.files, made.compiled.others) == (("model.ort",), ("model.optimised.onnx",))
+        assert made.size == len(made.data["model.ort"])
         session = onnxruntime.InferenceSession(bytes(made.data["model.optimised.onnx"]))
         assert [one.name for one in session.get_inputs()] == ["image", "mask"]
         only = CompiledFiles(

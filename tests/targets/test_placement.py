@@ -11,9 +11,8 @@ import pytest
 
 from pipeline.targets.judge import judge
 from pipeline.targets.placement import PLACES
-from pipeline.targets.profile import load_profile
 from pipeline.targets.profile_file import profile_names
-from tests.targets.judging import held, judged, model, one_node, placed
+from tests.targets.judging import held, judged, model, one_node, placed, shipped
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 FILES = sorted(LIGHT.glob("*.onnx"))
@@ -65,7 +64,7 @@ def test_shares_and_switches() -> None:
 
 def test_shapes_that_are_not_known_are_not_counted_as_nothing() -> None:
     made = one_node("Conv", ("n", 8, 8, 8), weights={1: (8, 8, 3, 3)})
-    figures = judge(load_profile("onnxruntime"), made, held=held({1: 1})).figures()
+    figures = judge(shipped("onnxruntime"), made, held=held({1: 1})).figures()
     assert (figures["macs"], figures["macs_not_known"], figures["macs_on_accelerator"]) == (0, 1, None)
 
 
@@ -75,7 +74,7 @@ def test_there_are_nine_light_files() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_node_of_the_light_files_gets_a_verdict(name: str) -> None:
-    profile = load_profile(name)
+    profile = shipped(name)
     for file in FILES:
         nodes = list(onnx.load(file).graph.node)
         found = judge(profile, file)
@@ -83,21 +82,21 @@ def test_every_node_of_the_light_files_gets_a_verdict(name: str) -> None:
         assert all(one.place in PLACES and one.why for one in found.placements)
         low, high = profile.opset
         refused = any(one.limit.startswith("opset") for one in found.findings if one.node is None)
-        assert refused == (low is not None and low > 9 or high is not None and high < 9)
+        assert refused == ((low is not None and low > 9) or (high is not None and high < 9))
         assert found.problem is None
 
 
 def test_the_light_files_are_whole_on_the_runtimes() -> None:
     for name in ("onnxruntime", "openvino", "tvm", "mnn", "tensorrt"):
         for file in FILES:
-            assert judge(load_profile(name), file).passed, (name, file)
+            assert judge(shipped(name), file).passed, (name, file)
 
 
 def test_a_large_graph_takes_less_than_two_seconds() -> None:
     file = LIGHT / "light_densenet121.onnx"
     for name in ("horizon_x3", "horizon_x5", "onnxruntime"):
         start = time.process_time()
-        found = judge(load_profile(name), file)
+        found = judge(shipped(name), file)
         assert time.process_time() - start < 2.0
         assert len(found.placements) == 1746
 
@@ -112,10 +111,10 @@ def test_real_files_get_a_verdict_for_every_node_from_every_profile() -> None:
     for file in files:
         number = _nodes(onnx.load(file).graph)
         for name in NAMES:
-            found = judge(load_profile(name), file)
+            found = judge(shipped(name), file)
             assert len(found.placements) == number, (name, file)
             assert all(one.place in PLACES and one.why for one in found.placements)
-        assert judge(load_profile("onnxruntime"), file).passed, file
+        assert judge(shipped("onnxruntime"), file).passed, file
 
 
 def _nodes(graph: onnx.GraphProto) -> int:

@@ -32,7 +32,7 @@ def net(last: str, opset: int = 11) -> onnx.ModelProto:
     made = model(NET.replace("{}", last), opset=opset)
     weights = made.graph.input.pop()
     made.graph.initializer.append(onnx.numpy_helper.from_array(_ones((8, 8, 3, 3)), weights.name))
-    for node, name in zip(made.graph.node, ("conv", "relu", "last"), strict=True):
+    for node, name in zip(made.graph.node, ("conv", "relu", "/head/last"), strict=True):
         node.name = name
     return made
 
@@ -83,7 +83,7 @@ def test_what_is_refused_or_unknown_exits_with_1(tmp_path: Path, capsys: pytest.
     lines = out.splitlines()
     assert "  the graph: opset 10 to 11; found opset 14" in lines
     assert "      to mend it: export.opset=11" in lines
-    assert "  HardSwish (node last): the target has no form of it" in lines
+    assert "  HardSwish (node /head/last): the target has no form of it" in lines
     assert lines[-1] == "2 refused"
     code, out, _ = told(capsys, str(saved(tmp_path, "Mul (r, r)")), "--target", "horizon_x3")
     assert (code, out.splitlines()[-1]) == (1, "1 not known")
@@ -94,7 +94,7 @@ def test_what_is_refused_or_unknown_exits_with_1(tmp_path: Path, capsys: pytest.
 
 def test_a_run_directory_shows_modules_and_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     saved(tmp_path, "Neg (r)")
-    rows = {"last": {"op_type": "Neg", "module": "head.act", "file": "models/net.py", "line": 7}}
+    rows = {"/head/last": {"op_type": "Neg", "module": "head.act", "file": "models/net.py", "line": 7}}
     (tmp_path / "source_map.json").write_text(json.dumps({"nodes": rows, "initializers": {}}))
     code, out, _ = told(capsys, str(tmp_path), "--target", "horizon_x3")
     assert code == 0
@@ -123,7 +123,7 @@ def test_a_users_own_vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     folder.mkdir(parents=True)
     (folder / "mychip.yaml").write_text(MYCHIP)
     code, out, _ = told(capsys, path, "--target", "mychip", "--config-dir", str(tmp_path / "conf"))
-    assert (code, "Exp (node last): the target has no form of it" in out) == (1, True)
+    assert (code, "Exp (node /head/last): the target has no form of it" in out) == (1, True)
     words = (path, "--target", "horizon_x3", "target.limits.opset.max=10")
     code, out, _ = told(capsys, *words)
     assert (code, "opset 10; found opset 11" in out) == (1, True)
@@ -203,7 +203,7 @@ def stage_in(
     folder: Path, last: str, profile: Profile | str = "horizon_x3", **options: Any
 ) -> tuple[PrecheckStage, DictWorkspace]:
     path = saved(folder, last)
-    bare = BareModel.from_proto(net(last), scopes={"last": "head"}, lines={"last": "net.py:3"})
+    bare = BareModel.from_proto(net(last), scopes={"y": "head"}, lines={"y": "net.py:3"})
     space = DictWorkspace(folder, model=ModelFile(path, path.stat().st_size, "0" * 64, ()))
     for name in PrecheckStage.takes[1:]:
         space.put(name, bare)
@@ -228,11 +228,11 @@ def test_the_stage_writes_findings_and_placement(tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert tuple(rows[0]) == COLUMNS
     assert [(row["node"], row["place"], row["predicted"], row["module"]) for row in rows] == [
-        ("conv", "accelerator", "yes", ""), ("relu", "accelerator", "yes", ""), ("last", "cpu", "yes", "head"),
+        ("conv", "accelerator", "yes", ""), ("relu", "accelerator", "yes", ""), ("/head/last", "cpu", "yes", "head"),
     ]  # fmt: skip
     found = json.loads((tmp_path / "horizon_x3/findings.json").read_text())
     assert [(one["node"], one["module"], one["line"]) for one in found["findings"]] == [
-        ("last", "head", "net.py:3")
+        ("/head/last", "head", "net.py:3")
     ]
     assert json.loads((tmp_path / "horizon_x3/placement.json").read_text())[2]["place"] == "cpu"
     assert space.get("judgement").passed
@@ -263,14 +263,15 @@ def test_what_is_not_known_is_a_warning(tmp_path: Path) -> None:
     assert event.level == "warning"
     assert event.message == (
         "horizon_x3: not known whether it takes Mul: input values must not be 0 "
-        "(node last, module head, net.py:3)"
+        "(node /head/last, module head, net.py:3)"
     )
-    assert event.data["nodes"] == ["last"]
+    assert event.data["nodes"] == ["/head/last"]
 
 
-def test_the_stage_keys_on_the_profile_and_what_is_asked_for(tmp_path: Path) -> None:
-    first = stage_in(tmp_path, "Neg (r)")[0].key_parts()
-    assert first == stage_in(tmp_path, "Exp (r)")[0].key_parts()
-    other = stage_in(tmp_path, "Neg (r)", load_profile("horizon_x3", {"batch": 2}))[0].key_parts()
-    asked = stage_in(tmp_path, "Neg (r)", run_on_bpu="last")[0].key_parts()
+def test_the_stage_keys_on_the_profile_and_what_is_asked_for() -> None:
+    profile = load_profile("horizon_x3")
+    first = PrecheckStage("horizon_x3", profile).key_parts()
+    assert first == PrecheckStage("horizon_x3", profile, {"march": "x"}).key_parts()
+    other = PrecheckStage("horizon_x3", load_profile("horizon_x3", {"batch": 2})).key_parts()
+    asked = PrecheckStage("horizon_x3", profile, {"run_on_bpu": "last"}).key_parts()
     assert len({json.dumps(one.config) for one in (first, other, asked)}) == 3

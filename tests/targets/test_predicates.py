@@ -156,14 +156,14 @@ def test_a_text_that_is_no_limit(text: str, position: int, expected: str | None,
 
 
 @given(st.text(alphabet="rankCH=<>!1234567890 ()[]{}.,:+-*/%'\"notandifin_", max_size=40))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_text_raises_anything_else(text: str) -> None:
+    position = 0
     try:
         parse_limit(text, names_of("Conv"))
     except LimitError as error:
-        assert 0 <= error.position <= len(text)
-    except RecursionError:
-        pytest.fail("the parser recursed")
+        position = error.position
+    assert 0 <= position <= len(text)
 
 
 @given(st.integers(-9, 9), st.integers(-9, 9), st.integers(1, 9))

@@ -15,8 +15,7 @@ from pipeline.locations import CONF_DIR
 from pipeline.targets.limit_parser import parse_limit
 from pipeline.targets.onnx_operators import TABLES, names_of
 from pipeline.targets.predicates import Joined, Node, Unknown
-from pipeline.targets.profile import load_profile
-from tests.targets.judging import judged, model, placed
+from tests.targets.judging import judged, model, placed, shipped
 
 HORIZON = ("horizon_x3", "horizon_x5", "horizon_rdk_ultra")
 VENDORS = (*HORIZON, "ti_tidl", "axera_ax650", "deepx", "rockchip_rknn2")
@@ -66,7 +65,7 @@ def test_a_table_says_where_it_comes_from(name: str) -> None:
 def test_every_row_of_the_restricted_vendor_is_in_the_profile(name: str, rows: int) -> None:
     table = {row["operator"]: row for row in GENERATE.rows(name)}
     assert len(table) == rows
-    profile = load_profile(name)
+    profile = shipped(name)
     for operator, row in table.items():
         rule = profile.operators[operator]
         for side, given in (("bpu", rule.accelerator), ("cpu", rule.cpu)):
@@ -121,7 +120,7 @@ def _has_unknown(node: Node) -> bool:
 
 @pytest.mark.parametrize("name", VENDORS)
 def test_no_clause_is_dropped_and_most_can_be_checked(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    profile = load_profile(name)
+    profile = shipped(name)
     counts: Counter[str] = Counter()
     for operator, side, clause, meaning in _clauses(name):
         kind = _class(operator, meaning)
@@ -170,14 +169,14 @@ def test_every_meaning_is_used() -> None:
 def test_kneron_has_its_exclusions_per_chip() -> None:
     table = {row["operator"]: row for row in GENERATE.rows("kneron")}
     for chip in GENERATE.KNERON:
-        profile = load_profile(f"kneron_{chip}")
+        profile = shipped(f"kneron_{chip}")
         for operator, row in table.items():
             assert (profile.operators[operator].accelerator == "none") == (row[chip] == "none"), (
                 chip,
                 operator,
             )
     text = {
-        chip: [one.text for one in load_profile(f"kneron_{chip}").operators["Conv"].accelerator_limits]
+        chip: [one.text for one in shipped(f"kneron_{chip}").operators["Conv"].accelerator_limits]
         for chip in ("kl520", "kl720", "kl730")
     }
     assert text["kl520"] == ["rank <= 4", "kernels <= 12", "stride_w<=16", "stride_h<=4"]
@@ -187,7 +186,7 @@ def test_kneron_has_its_exclusions_per_chip() -> None:
 
 def test_tensorrt_has_every_row_and_nothing_else() -> None:
     table = {row["operator"]: row for row in GENERATE.rows("tensorrt")}
-    profile = load_profile("tensorrt")
+    profile = shipped("tensorrt")
     assert set(table) == set(profile.operators)
     for operator, row in table.items():
         assert (profile.operators[operator].accelerator != "none") == (row["supported"] == "Y")

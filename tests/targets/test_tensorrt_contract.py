@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,40 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(shutil.which("cc") is None, reason="the CUDA stand-in needs a C compiler"),
 ]
+
+
+_START = """
+import sys
+from pathlib import Path
+import pipeline.targets.tensorrt.found as found
+found.GPU_DEVICES = (Path("/dev/null"),)
+from pipeline.__main__ import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_whole_run_where_tensorrt_is(tmp_path: Path, precision: str) -> None:
+    """A device file and an interpreter with the stand-in are all that is pretended."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "venv")], check=True)
+    (packages,) = (tmp_path / "venv").glob("lib/python*/site-packages")
+    shutil.copy(FAKES / "tensorrt.py", packages)
+    (packages / "here.pth").write_text(str(Path(np.__file__).parents[1]) + "\n")
+    words = [
+        "model=mynet", "target=tensorrt", f"target.python={tmp_path}/venv/bin/python", f"out={tmp_path}/out",
+        f"target.precision={precision}", "cache.mode=none",
+        "model.inputs={input1: {shape: [2,3,28,28], dynamic: {0: {name: batch, max: 4}}}}",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", _START, *words], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "out").glob("mynet-op17-tensorrt-*")
+    verdicts = json.loads((run / "manifest.json").read_text())["verdicts"]
+    for stage in ("handover", "compile", "execute", "compare", "bundle"):
+        assert verdicts[stage]["status"] == "passed", stage
+    assert "unverified" not in (run / "tensorrt" / "README.md").read_text()
+    assert (run / "tensorrt" / "bundle" / "model.plan").is_file()
 
 
 @pytest.fixture(scope="module", autouse=True)

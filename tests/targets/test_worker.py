@@ -24,6 +24,7 @@ from pipeline.targets.child import Answer
 from pipeline.targets.compiled import CompiledFiles, TargetOutputs
 from pipeline.targets.jobs import compile_model, run_compiled
 from pipeline.targets.messages import Timing
+from pipeline.targets.sandbox import run_child
 from pipeline.targets.stages import TargetRequest
 from tests.targets import stand_ins
 
@@ -171,7 +172,7 @@ def test_homes_and_caches_are_in_its_scratch_and_its_folder_is_empty(
 def test_memory_is_the_childs_own(bench: Bench) -> None:
     _, hungry = bench.compile(stand_ins.Hungry())
     _, modest = bench.compile(stand_ins.Doubling())
-    assert 290 < hungry.peak_mib - modest.peak_mib < 320
+    assert 280 < hungry.peak_mib - modest.peak_mib < 320
 
 
 def test_a_corrupt_compiled_file_is_refused(bench: Bench) -> None:
@@ -219,6 +220,64 @@ def test_outputs_under_other_names_are_refused(bench: Bench) -> None:
     with pytest.raises(StageFailed) as failed:
         bench.run(stand_ins.Renaming(), made)
     assert "gave the outputs out0 for inputs seed0, the model has out" in failed.value.reason.message
+
+
+def gone(pid: int, seconds: float = 10.0) -> bool:
+    ends = time.monotonic() + seconds
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > ends:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+LEAVES_ONE = (
+    "import os, subprocess, sys, pathlib, time;"
+    "nap = subprocess.Popen([sys.executable, '-c', 'import os, time; os.setsid(); time.sleep(600)']);"
+    "pathlib.Path('pid').write_text(str(nap.pid)); time.sleep(0.3); time.sleep({})"
+)
+
+
+def test_what_a_tool_leaves_behind_ends_with_it(tmp_path: Path) -> None:
+    result = run_child([sys.executable, "-c", LEAVES_ONE.format(0)], folder=tmp_path, timeout_s=60)
+    assert (result.returncode, result.timed_out) == (0, False)
+    assert gone(int((tmp_path / "scratch" / "pid").read_text()))
+
+
+def test_everything_ends_when_we_are_killed(tmp_path: Path) -> None:
+    """Nobody is left to kill anybody: the keeper sees it at its pipe."""
+    command = [sys.executable, "-c", LEAVES_ONE.format(600)]
+    code = (
+        "import pathlib, sys; from pipeline.targets.sandbox import run_child; "
+        f"run_child({command!r}, folder=pathlib.Path({str(tmp_path)!r}), timeout_s=600)"
+    )
+    ours = subprocess.Popen([sys.executable, "-c", code])
+    file = tmp_path / "scratch" / "pid"
+    while not (file.exists() and file.read_text()):
+        assert ours.poll() is None
+        time.sleep(0.05)
+    ours.kill()
+    ours.wait()
+    assert gone(int(file.read_text()))
+
+
+def test_a_command_is_started_without_a_network(tmp_path: Path, listener: int) -> None:
+    if not has_namespaces():
+        pytest.skip("this system gives no network namespace")
+    code = f"import socket; socket.create_connection(('127.0.0.1', {listener}), timeout=5)"
+    result = run_child([sys.executable, "-c", code], folder=tmp_path, timeout_s=60)
+    assert result.returncode == 1
+    assert "unreachable" in result.last_words
+
+
+def test_an_exit_code_and_a_signal_are_the_commands_own(tmp_path: Path) -> None:
+    for number, code in enumerate(("raise SystemExit(7)", "import os; os.kill(os.getpid(), 9)")):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        result = run_child([sys.executable, "-c", code], folder=folder, timeout_s=60)
+        assert result.death() == ("exit code 7", "signal SIGKILL")[number]
+    missing = run_child(["/no/such/program"], folder=tmp_path, timeout_s=60)
+    assert missing.returncode == 127
 
 
 # -- network and installation ----------------------------------------------------------------------
@@ -314,6 +373,7 @@ def test_another_interpreter_runs_the_worker_without_our_packages(bench: Bench, 
     loaded = json.loads(done.stdout)
     assert "pipeline.errors" not in loaded
     assert loaded == [
-        "pipeline", "pipeline.targets", "pipeline.targets.backend", "pipeline.targets.messages",
+        "pipeline", "pipeline.targets", "pipeline.targets.backend", "pipeline.targets.keeper",
+            "pipeline.targets.messages",
         "pipeline.targets.sandbox", "pipeline.targets.worker", "pipeline.version",
     ]  # fmt: skip

@@ -41,8 +41,10 @@ def _gather_check(node: ir.Node, context: Context) -> Declined | None:
     found = _indices(node, context)
     if found is None:
         return forms.NO_SIZES
-    if rank > 1 or not found[0]:
-        return Declined("its indices are no vector")
+    if not found[0]:
+        return Declined("it takes nothing")
+    if rank > 1 and context.static_shape(node.outputs[0]) is None:
+        return forms.NO_SIZES
     steps = {after - before for before, after in zip(found[0], found[0][1:], strict=False)}
     if len(steps) > 1 or min(steps, default=1) < 1:
         return Declined("its indices are not evenly spaced")
@@ -63,15 +65,17 @@ def _image_gather_check(node: ir.Node, context: Context) -> Declined | None:
 def _gather(node: ir.Node, context: Context) -> list[ir.Value]:
     found = _indices(node, context)
     assert found is not None
-    indices, axis, _ = found
+    indices, axis, size = found
     step = indices[1] - indices[0] if len(indices) > 1 else 1
-    value = forms.cut(context, forms.given(node, 0), axis, indices[0], indices[-1] + 1, step)
-    if context.rank(node.inputs[1]) == 0:
-        sizes = context.static_shape(node.outputs[0])
-        value = (
-            forms.squeeze(context, value, [axis]) if sizes is None else forms.reshape(context, value, sizes)
-        )
-    return [value]
+    value, rank = forms.given(node, 0), context.rank(node.inputs[1])
+    if rank == 1 or len(indices) < size:
+        value = forms.cut(context, value, axis, indices[0], indices[-1] + 1, step)
+    if rank == 1:
+        return [value]
+    sizes = context.static_shape(node.outputs[0])
+    if sizes is None:
+        return [forms.squeeze(context, value, [axis])]
+    return [forms.reshape(context, value, sizes)]
 
 
 def _pick_check(node: ir.Node, context: Context) -> Declined | None:

@@ -155,5 +155,4 @@ RULES: Final = (
     _rule("rotary_embedding", ("RotaryEmbedding",), "RotaryEmbedding becomes products and sums", 23),
     _rule("center_crop_pad", ("CenterCropPad",), "CenterCropPad becomes slices and paddings", 18),
     _rule("losses", ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss"), "a loss becomes its formula", 12),
-    _rule("dynamic_quantize", ("DynamicQuantizeLinear",), "DynamicQuantizeLinear becomes its formula", 11),
 )  # fmt: skip

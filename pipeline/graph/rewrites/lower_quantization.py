@@ -92,6 +92,27 @@ def _rounded(x: ir.Value, context: Context) -> ir.Value:
     return made
 
 
+def _measured(node: ir.Node, context: Context) -> Sequence[ir.Value]:
+    """Scale and zero point come from the smallest and largest element, which always enclose zero."""
+    x = node.inputs[0]
+    assert x is not None
+
+    def number(value: float) -> ir.Value:
+        return context.tensor(np.float32(value), "number")
+
+    low = context.op("Min", [context.op("ReduceMin", [x], keepdims=0), number(0)])
+    high = context.op("Max", [context.op("ReduceMax", [x], keepdims=0), number(0)])
+    scale = context.op("Div", [context.op("Sub", [high, low]), number(LARGEST)])
+    start = context.op("Neg", [context.op("Div", [low, scale])])
+    zero = _rounded(context.op("Clip", [start], min=0.0, max=LARGEST), context)
+    moved = context.op("Add", [_rounded(context.op("Div", [x, scale]), context), zero])
+    bounded = context.op("Clip", [moved], min=0.0, max=LARGEST)
+    number_type = int(ir.DataType.UINT8)
+    return [context.op("Cast", [bounded], to=number_type), scale, context.op("Cast", [zero], to=number_type)]
+
+
+#: Of uint8.
+LARGEST: Final = 255.0
 _MADE: Final = ("Add", "And", "Cast", "Div", "Floor", "Greater", "Less", "Max", "Min", "Mul", "Not", "Or", "Reshape",
                 "Round", "Sub", "Where")  # fmt: skip
 RULES: Final = (
@@ -101,6 +122,8 @@ RULES: Final = (
     Rule("quantize_channels", "lower", ("QuantizeLinear",), _MADE, "exact",
          "QuantizeLinear with a scale a channel becomes arithmetic", _quantize, _check,
          "the size of the scale and the rank", 13),
+    Rule("dynamic_quantize", "lower", ("DynamicQuantizeLinear",), (*_MADE, "Clip", "Neg", "ReduceMax", "ReduceMin"),
+         "exact", "DynamicQuantizeLinear becomes its formula", _measured, from_opset=11),
     Rule("dequantize", "lower", ("DequantizeLinear",), ("Cast", "Mul", "Reshape", "Sub"), "float noise",
          "DequantizeLinear becomes arithmetic", _dequantize, _check, "int8, uint8 or int32", 10),
     Rule("quantize", "lower", ("QuantizeLinear",), _MADE, "exact", "QuantizeLinear becomes arithmetic", _quantize,

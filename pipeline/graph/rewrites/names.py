@@ -32,9 +32,10 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
     "lower_pooling": ("pool_beside", "pool_to_the_end",),
     "lower_einsum": ("einsum",),
     "lower_fourier": ("fourier_axis", "fourier", "short_fourier", "windows",),
-    "lower_quantization": ("dequantize_channels", "quantize_channels", "dequantize", "quantize",),
+    "lower_quantization": ("dequantize_channels", "quantize_channels", "dynamic_quantize", "dequantize",
+        "quantize",),
     "lower_sequences": ("sequence_element", "sequence_joined",),
-    "lower_function": ("attention", "rotary_embedding", "center_crop_pad", "losses", "dynamic_quantize",),
+    "lower_function": ("attention", "rotary_embedding", "center_crop_pad", "losses",),
 }  # fmt: skip
 #: Family module of legalisation rules -> the names of its rules (its `RULES`, in their order).
 LEGALISATION: Final[dict[str, tuple[str, ...]]] = {

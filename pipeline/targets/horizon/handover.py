@@ -22,7 +22,7 @@ from pipeline.targets.horizon.options import (
     settings,
 )
 from pipeline.targets.horizon.page import page
-from pipeline.targets.horizon.schema import HB_MAPPER
+from pipeline.targets.horizon.schema import HB_MAPPER, group_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,7 +91,9 @@ def _settings(target: TargetConfig, profile: Profile, specs: InputSpecs, prefix:
         raise InternalError(f"profile {profile.name} is none of Horizon's")
     board = _with_march(board, profile, target)
     inputs = [InputFacts(leaf.name, leaf.dtype, leaf.shape) for leaf in specs.leaves]
-    options = {key: value for key, value in target.options.items() if key != MARCH}
+    # A profile's options may speak to others too; the request's are all for the tool.
+    of_profile = {key: value for key, value in profile.options.items() if group_of(board.tool, key)}
+    options = {key: value for key, value in {**of_profile, **target.options}.items() if key != MARCH}
     return settings(board, inputs, options, prefix=prefix, placeholder=target.calibration.dir is None)
 
 

@@ -38,6 +38,8 @@ def gather(rng: Random, *, image: bool = False) -> BareModel:
     else:
         start, step = rng.randrange(size), rng.randint(1, 3)
         index = ints(*range(start, size, step)[: rng.randint(1, size)])
+        if rng.random() < 0.3 and not image:
+            index = index.reshape(1, -1, 1)
     return build({"x": ("float", shape)}, f"y = Gather {attributes(axis=axis)} (x, i)", {"i": index},
                  opset=rng.choice(OPSETS))  # fmt: skip
 
