@@ -12,7 +12,7 @@ export PIP_CONSTRAINT := /dev/null
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench lock clean
+.PHONY: help setup demo test test-all lint format bench reach lock clean
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -47,6 +47,9 @@ format: $(STAMP)  ## what ruff can mend by itself
 
 bench: $(STAMP)  ## time and memory beside a hand-written script
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
+
+reach: $(STAMP)  ## which network reaches which opset: docs/reach.md, goes on where it stopped
+	$(BIN)/python tests/benchmarks/reach.py $(REACH)
 
 lock: $(STAMP)  ## resolve requirements.lock anew: hashes, no addresses
 	$(BIN)/uv pip compile pyproject.toml --extra dev $(BACKENDS:%=--extra %) --universal --upgrade --generate-hashes \

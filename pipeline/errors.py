@@ -68,7 +68,7 @@ CODES: Final[dict[str, str]] = {
     "PL-240": "the .onnx file or its data cannot be read",
     "PL-241": "the .onnx file is damaged, or no ONNX model",
     "PL-242": "the .onnx file asks for more than it holds, or for something outside its folder",
-    "PL-243": "an input or output of the .onnx file cannot be served as it stands",
+    "PL-243": "something in the .onnx file cannot be served as it stands",
     # 3xx exporters
     "PL-300": "an opset that nothing installed knows",
     "PL-301": "fewer names than inputs",

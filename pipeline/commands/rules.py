@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.commands.arguments import parser, print_json
 from pipeline.errors import EXIT_MADE
+
+if TYPE_CHECKING:
+    from pipeline.graph.rewrites.rule import Rule
 
 #: Under which key a rule of a kind is switched off.
 KEYS: Final = {"lower": "export.rules", "legalise": "target.rules"}
@@ -36,24 +39,22 @@ def main(argv: Sequence[str]) -> int:
 def _rows() -> list[dict[str, Any]]:
     from pipeline.graph.rewrites.families import rules_of
 
-    found: list[dict[str, Any]] = []
-    for kind in ("lower", "legalise"):
-        for rule in rules_of(kind):  # type: ignore[arg-type]
-            found.append(
-                {
-                    "name": rule.name,
-                    "kind": rule.kind,
-                    "summary": rule.summary,
-                    "takes": list(rule.takes),
-                    "makes": list(rule.makes),
-                    "needs": rule.needs,
-                    "promise": rule.promise,
-                    "from_opset": rule.from_opset or None,
-                    "opsets": list(rule.opsets),
-                    "off": f"{KEYS[rule.kind]}.{rule.name}=false",
-                }
-            )
-    return found
+    return [_row(rule) for rule in (*rules_of("lower"), *rules_of("legalise"))]
+
+
+def _row(rule: Rule) -> dict[str, Any]:
+    return {
+        "name": rule.name,
+        "kind": rule.kind,
+        "summary": rule.summary,
+        "takes": list(rule.takes),
+        "makes": list(rule.makes),
+        "needs": rule.needs,
+        "promise": rule.promise,
+        "from_opset": rule.from_opset or None,
+        "opsets": list(rule.opsets),
+        "off": f"{KEYS[rule.kind]}.{rule.name}=false",
+    }
 
 
 def _opsets(row: dict[str, Any]) -> str:

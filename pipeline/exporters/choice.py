@@ -17,7 +17,7 @@ from pipeline.events import Emit, Finding, LogLine
 from pipeline.exporters.attempts import Attempt, Attempts
 from pipeline.exporters.boundary import Boundary
 from pipeline.exporters.capture import STAGE, captured
-from pipeline.exporters.conversion import convert_upwards, lowered, refuse_unrunnable
+from pipeline.exporters.conversion import lowered, raised, refuse_unrunnable
 from pipeline.exporters.failures import OTHER_CODE, OWN_TRANSLATION, explained
 from pipeline.exporters.flat import leaves, prepared
 from pipeline.exporters.holding import Exported, Held, hold, opset_of
@@ -163,9 +163,11 @@ class _Job:
         )
         if exporter == "torchscript" and self.config.exporter == "auto":
             refuse_unrunnable(held.model, self.values)
-        if asked <= self.opset:
-            converted = asked if asked != self.opset else None
-            return held, Attempt(exporter, self.opset, "passed", converted_from=converted)
+        if asked == self.opset:
+            return held, Attempt(exporter, self.opset, "passed")
+        if asked < self.opset:
+            newer = raised(held.model, self.opset, self.values)
+            return replace(held, model=newer), Attempt(exporter, self.opset, "passed", converted_from=asked)
         model, rewriting = lowered(held.model, self.opset, self.values, self.config.rules)
         attempt = Attempt(
             exporter, self.opset, "passed", converted_from=asked, rules=rewriting.counts
@@ -194,7 +196,7 @@ class _Job:
         )  # fmt: skip
 
     def _settle_opset(self, exported: Exported, exporter: Exporter, asked: int) -> None:
-        """The graph has the opset that the exporter was asked for, or a newer one that was asked for."""
+        """The graph has the opset that the exporter was asked for."""
         written = opset_of(exported.model)
         if written != asked:
             raise StageFailed(
@@ -206,10 +208,6 @@ class _Job:
                 next_step=f"Type export.opset={written}"
                 + (", or export.exporter=torchscript" if asked <= torchscript_newest() else ""),
             )
-        if asked < self.opset:
-            convert_upwards(exported, self.opset, asked)
-            if (reached := opset_of(exported.model)) != self.opset:
-                raise InternalError(f"the converter left opset {reached} instead of {self.opset}")
 
     def _report(self, attempts: Sequence[Attempt], held: Held) -> None:
         for attempt in attempts:

@@ -1,4 +1,4 @@
-"""Bringing an exported graph to another opset: upwards with onnx's converter, downwards with our rules."""
+"""Bringing an exported graph to another opset: upwards with the converters, downwards with our rules."""
 
 from __future__ import annotations
 
@@ -6,42 +6,26 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageFailed
-from pipeline.graph.split import typed_input
 
 if TYPE_CHECKING:
-    from pipeline.exporters.holding import Exported
     from pipeline.graph.bare import BareModel
     from pipeline.graph.rewrites.rewriting import Rewriting
 
 
-def convert_upwards(exported: Exported, opset: int, written: int) -> None:
-    """Replace the graph by one of a newer opset; names of values stay.
+def raised(model: BareModel, opset: int, values: Mapping[str, Any]) -> BareModel:
+    """Bring a graph up to a newer opset with the converters that exist; the result is proved.
 
     Args:
-        exported: is changed; weights that are no graph inputs yet become some.
-        opset: newer than `written`.
-        written: the opset that it has.
+        model: it is not changed.
+        opset: newer than the model's.
+        values: the export inputs.
 
     Raises:
-        StageFailed: PL-314, the converter does not know an operator.
+        StageFailed: PL-314, no converter does it.
     """
-    import onnx.version_converter
+    from pipeline.graph.rewrites.raising import raise_opset
 
-    graph = exported.model.graph
-    inputs = {value.name for value in graph.input}
-    for name, weight in exported.weights.items():
-        if name not in inputs:
-            graph.input.append(typed_input(weight.held(name, None, None)))
-    try:
-        exported.model = onnx.version_converter.convert_version(exported.model, opset)
-    except (RuntimeError, ValueError) as error:
-        raise StageFailed(
-            "PL-314",
-            f"the converter cannot bring the graph from opset {written} to {opset}",
-            where="export.opset",
-            found=(str(error).strip().splitlines() or [type(error).__name__])[0],
-            next_step=f"Type export.opset={written}",
-        ) from error
+    return raise_opset(model, opset, values)
 
 
 def lowered(

@@ -7,7 +7,7 @@ afterwards; where it would undo a rule, its result is rewritten again or left.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,14 +49,14 @@ class Legalised:
     simplified: bool = False
 
 
-def wanted_rules(wants: Collection[str], given: Mapping[str, bool] | None = None) -> tuple[str, ...]:
+def wanted_rules(wants: Iterable[str], given: Mapping[str, bool] | None = None) -> tuple[str, ...]:
     """The names that are on: a profile's wishes and the request's `target.rules`, in the order of the table.
 
     Args:
         wants: of the profile.
         given: rule name to true (asked for) or false (switched off).
     """
-    given = given or {}
+    given, wants = given or {}, set(wants)
     names = [name for family in LEGALISATION.values() for name in family]
     if unknown := sorted({*wants, *given} - set(names)):
         raise InternalError(f"{unknown} are no legalisation rules")

@@ -83,10 +83,20 @@ class LegaliseStage:
         same = ("inputs", "outputs", "shown_parameters")
         if changed := [name for name in same if getattr(before, name) != getattr(after, name)]:
             raise InternalError(f"rules changed {changed}")
-        if "freeze_batch" not in self.rules and _types(before) != _types(after):
-            raise InternalError("rules changed the type of an input or output")
+        if "freeze_batch" not in self.rules:
+            for (name, kind, sizes), (_, other, found) in zip(_types(before), _types(after), strict=True):
+                # A size that was not known may have become known.
+                if kind != other or any(a and a != b for a, b in zip(sizes, found, strict=False)):
+                    raise InternalError(f"rules changed the type of {name}")
 
 
-def _types(model: BareModel) -> list[bytes]:
+def _types(model: BareModel) -> list[tuple[str, int, list[int | str]]]:
     graph = model.parsed().graph
-    return [value.type.SerializeToString() for value in (*graph.input[: len(model.inputs)], *graph.output)]
+    return [
+        (
+            value.name,
+            value.type.tensor_type.elem_type,
+            [dim.dim_value or dim.dim_param for dim in value.type.tensor_type.shape.dim],
+        )
+        for value in (*graph.input[: len(model.inputs)], *graph.output)
+    ]

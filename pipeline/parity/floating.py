@@ -107,7 +107,7 @@ class FloatOutput:
         magnitudes = np.abs(self.truth)
         # Without the zeros, of which a ReLU leaves half.
         some = magnitudes[magnitudes > 0]
-        return np.maximum(magnitudes, np.median(some) if some.size else 0.0)
+        return np.maximum(magnitudes, median(some) if some.size else 0.0)
 
     @cached_property
     def element_noise(self) -> float:
@@ -199,6 +199,15 @@ def judge_fixed(truth: Floats, outcome: Floats, *, rtol: float, atol: float) -> 
     ratio = np.minimum(error / np.maximum(allowed, np.finfo(np.float64).tiny), _NO_QUOTIENT)
     worst = int(np.argmax(ratio))
     return Measure("fixed", float(ratio.flat[worst]), None, 1.0, _place(truth.shape, worst))
+
+
+def median(values: Floats) -> Any:
+    """The median of at least one value. numpy's own looks for NaN, for which it imports numpy.ma (0.03 s)."""
+    flat, half = values.reshape(-1), values.size // 2
+    if values.size % 2:
+        return np.partition(flat, half)[half]
+    low, high = np.partition(flat, (half - 1, half))[half - 1 : half + 1]
+    return (low + high) / 2
 
 
 def _largest(values: Floats) -> float:

@@ -68,6 +68,13 @@ def with_file_settings(config: Config) -> Config:
             found=", ".join(config.model.outputs), expected=", ".join(outputs),
             next_step="Type model.outputs=null",
         )  # fmt: skip
+    through = [name for name in outputs if name in {value.name for value in facts.inputs}]
+    if through:
+        raise Refused(
+            "PL-243", f"output {through[0]} of the file is an input at the same time", where="model.path",
+            found=facts.path.name, expected="outputs that a node makes",
+            next_step="Put an Identity before the output, or take it out of the graph",
+        )  # fmt: skip
     model = replace(config.model, inputs=file_inputs(facts, config.model.inputs), outputs=outputs)
     opset = facts.opset if config.export.opset is None else config.export.opset
     return replace(config, model=model, export=replace(config.export, opset=opset))

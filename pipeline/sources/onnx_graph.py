@@ -69,13 +69,23 @@ def open_file(path: Path, specs: InputSpecs) -> BareModel:
             scopes=scopes,
             lines=lines,
         )
-        onnx.checker.check_model(bare.proto)
+        onnx.checker.check_model(_with_output_types(bare))
     except StageFailed as error:
         raise damaged(path, error.reason.sentence()) from error
     except Exception as error:  # ValidationError, and whatever the parser thinks of broken values
         raise damaged(path, _one_line(error)) from error
     _refuse_bombs(bare, path)
     return bare
+
+
+def _with_output_types(bare: BareModel) -> onnx.ModelProto:
+    """A copy for the checker, which asks every output for a type and a shape; runtimes do not."""
+    model = bare.parsed()
+    for value in model.graph.output:
+        if value.type.WhichOneof("value") in (None, "tensor_type"):
+            value.type.tensor_type.elem_type = value.type.tensor_type.elem_type or NUMBERS["float32"]
+            value.type.tensor_type.shape.SetInParent()
+    return model
 
 
 def parse(path: Path) -> onnx.ModelProto:
@@ -133,11 +143,20 @@ def with_outputs(bare: BareModel, specs: InputSpecs, signature: Signature) -> Ba
         if not value.type.tensor_type.elem_type:
             spec = next(one for one in signature.outputs if one.name == value.name)
             value.type.tensor_type.elem_type = NUMBERS[spec.dtype]
-    # An output that is a held tensor gets its Identity: settle takes names it does not know for values.
-    settle(proto.graph, Boundary(specs.leaves, signature), specialised_is_wrong=False)
+    _, moved = settle(proto.graph, Boundary(specs.leaves, signature), specialised_is_wrong=False)
+    # An initializer that is an output too has another name now, and the output is a copy of it.
+    for value in held:
+        value.name = moved.get(value.name, value.name)
     proto.graph.input.extend(held)
     made_by = {node.name: MADE_BY for node in nodes(proto.graph) if node.name}
-    return replace(bare, proto=proto.SerializeToString(deterministic=True), made_by=made_by)
+    tensors = {moved.get(name, name): tensor for name, tensor in bare.held.items()}
+    return replace(
+        bare,
+        proto=proto.SerializeToString(deterministic=True),
+        held={name: replace(tensor, name=name) for name, tensor in tensors.items()},
+        origins={moved.get(name, name): origin for name, origin in bare.origins.items()},
+        made_by=made_by,
+    )
 
 
 def in_opset(

@@ -216,7 +216,10 @@ class _Reader:
             elif one.number in (11, 12) and depth == 0:
                 (inputs if one.number == 11 else outputs).append(self._value(_span(one)))
             elif one.number == 15:
-                self._sparse(_span(one))
+                raise Refused(
+                    "PL-243", "the .onnx file holds sparse initializers, which few tools take",
+                    where=self.path.name, next_step="Save them as dense tensors",
+                )  # fmt: skip
         return inputs, outputs
 
     def _node(self, span: Span, depth: int, calls: dict[tuple[str, str], int]) -> None:

@@ -12,7 +12,9 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -144,7 +146,7 @@ def _versions(packages: tuple[str, ...], python: str | None) -> dict[str, str | 
 def _versions_elsewhere(packages: tuple[str, ...], python: str) -> dict[str, str | None]:
     try:
         done = subprocess.run(
-            [str(Path(python).expanduser()), "-I", "-c", _ASK, *packages],
+            [interpreter(python), "-I", "-c", _ASK, *packages],
             capture_output=True, text=True, timeout=ANSWER_S, check=True,
         )  # fmt: skip
         answer: dict[str, str | None] = json.loads(done.stdout)
@@ -202,8 +204,12 @@ def code_of(backend: Backend) -> tuple[tuple[str, ...], dict[str, str]]:
 
 
 def interpreter(python: str | None) -> str:
-    """The interpreter for the backend's processes."""
-    return str(Path(python).expanduser()) if python else sys.executable
+    """The interpreter for the backend's processes, which run in another folder: absolute, links kept."""
+    if python is None:
+        return sys.executable
+    if os.sep not in python:
+        return shutil.which(python) or python
+    return str(Path(python).expanduser().absolute())
 
 
 def foreign_paths() -> Sequence[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from pipeline.targets.predicates import Predicate, Truth, Unclear
 from pipeline.targets.profile import OperatorRule, Profile, Support
@@ -158,37 +158,36 @@ def multiply_accumulates(facts: NodeFacts) -> int | None:
     return counted(facts) if counted else None
 
 
-def _known(*values: Any) -> bool:
-    return not any(isinstance(value, Unclear) or value is None for value in values)
+def _sizes(facts: NodeFacts, *names: str | None) -> list[tuple[int, ...]] | None:
+    """Shapes of values; None where one is not known."""
+    found = [facts.dims(name) for name in names]
+    known = [sizes for sizes in found if not isinstance(sizes, Unclear)]
+    return known if len(known) == len(found) else None
 
 
 def _conv_macs(facts: NodeFacts) -> int | None:
-    output, weights = facts.dims(facts.output()), facts.dims(facts.input_name(1))
-    if not _known(output, weights):
-        return None
-    return prod(output) * prod(weights[1:])  # type: ignore[arg-type,index]
+    found = _sizes(facts, facts.output(), facts.input_name(1))
+    return prod(found[0]) * prod(found[1][1:]) if found else None
 
 
 def _transposed_macs(facts: NodeFacts) -> int | None:
-    given, weights = facts.dims(facts.input_name(0)), facts.dims(facts.input_name(1))
-    if not _known(given, weights):
-        return None
-    return prod(given) * prod(weights[1:])  # type: ignore[arg-type,index]
+    found = _sizes(facts, facts.input_name(0), facts.input_name(1))
+    return prod(found[0]) * prod(found[1][1:]) if found else None
 
 
 def _product_macs(facts: NodeFacts) -> int | None:
-    output, left = facts.dims(facts.output()), facts.dims(facts.input_name(0))
-    if not _known(output, left) or not left:
+    found = _sizes(facts, facts.output(), facts.input_name(0))
+    if not found or not found[1]:
         return None
     transposed = facts.node.op_type == "Gemm" and facts.attribute("transA")
-    return prod(output) * left[0 if transposed else -1]  # type: ignore[arg-type,index]
+    return prod(found[0]) * found[1][0 if transposed else -1]
 
 
 def _recurrent_macs(facts: NodeFacts) -> int | None:
-    given, weights, recurrence = (facts.dims(facts.input_name(index)) for index in range(3))
-    if not _known(given, weights, recurrence) or len(given) != 3:  # type: ignore[arg-type]
+    found = _sizes(facts, *(facts.input_name(index) for index in range(3)))
+    if not found or len(found[0]) != 3:
         return None
-    return given[0] * given[1] * (prod(weights) + prod(recurrence))  # type: ignore[index,arg-type]
+    return found[0][0] * found[0][1] * (prod(found[1]) + prod(found[2]))
 
 
 _MACS: Final = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ def run(inputs):
     import os
 
     os.environ.setdefault("TVM_NUM_THREADS", str(THREADS))
+    os.environ.setdefault("TVM_BIND_THREADS", "0")  # another program may sit on the same core
     import tvm
     from tvm import relax
 
@@ -101,7 +103,7 @@ class TvmBackend:
                 f"there is no schedule {schedule}: type target.options.schedule={'|'.join(SCHEDULES)}"
             )
         refuse_known_wrong(job.model, "TVM", (ANTIALIAS,))
-        os.environ["TVM_NUM_THREADS"] = str(job.threads)
+        _prepare(job)
         import tvm
 
         mcpu = str(job.options.get("mcpu", "")) or _this_processor()
@@ -125,7 +127,7 @@ class TvmBackend:
 
     def load(self, job: Job, compiled: Compiled) -> Runner:
         """Open the library."""
-        os.environ["TVM_NUM_THREADS"] = str(job.threads)
+        _prepare(job)
         import tvm
         from tvm import relax
 
@@ -190,6 +192,14 @@ class _Loaded:
         """From the program inside the library."""
         types = library_types(self.job.folder / LIBRARY)
         return precision_of(types), _proof(types)
+
+
+def _prepare(job: Job) -> None:
+    """What has to be set before tvm is imported; this process does nothing else than TVM."""
+    os.environ["TVM_NUM_THREADS"] = str(job.threads)
+    os.environ["TVM_BIND_THREADS"] = "0"  # bound threads of two processes share a core and wait for each other
+    # Where torch is installed tvm_ffi imports it, for tensors that we do not have: half of the start's time.
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
 
 def _imported(job: Job) -> Any:

@@ -23,6 +23,7 @@ NEEDED = {
         "model.factory=pkg://models/mynet.py:build",
         "model.inputs={x: {shape: [1,3,8,8]}}",
     ],
+    "model/onnx_file.yaml": ["model.path=net.onnx", "model.inputs={x: {shape: [1,3,8,8]}}"],
     "model/torchvision.yaml": ["model.name=alexnet", "model.inputs={x: {shape: [1,3,224,224]}}"],
 }
 

@@ -77,7 +77,10 @@ def test_weights_are_never_touched(make):
     lowered = make(module, IMAGE, opset=9, exporter="dynamo").model
     assert list(native.held) == list(lowered.held)
     for name, tensor in native.held.items():
-        assert (tensor.origin, tensor.derived_by) == (lowered.held[name].origin, lowered.held[name].derived_by)
+        assert (tensor.origin, tensor.derived_by) == (
+            lowered.held[name].origin,
+            lowered.held[name].derived_by,
+        )
         assert bytes(tensor.data()) == bytes(lowered.held[name].data())
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.parity.config import ParityConfig
-from pipeline.parity.floating import FloatOutput, Floats, judge_fixed
+from pipeline.parity.floating import FloatOutput, Floats, judge_fixed, median
 from pipeline.parity.tolerance import EPSILON, LARGEST_MARGIN, Rule, rule_for
 
 NOISE = 1e-6
@@ -156,3 +156,11 @@ class TestFixed:
         measure = judge_fixed(truth, truth + 1e-9, rtol=0, atol=0)
         assert not measure.passed
         assert np.isfinite(measure.error)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 1000, 1001])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_median_is_numpys_to_the_bit(size: int, dtype: str) -> None:
+    values = np.abs(np.random.default_rng(size).standard_normal(size)).astype(dtype)
+    found, expected = median(values), np.median(values)
+    assert (found, found.dtype) == (expected, expected.dtype)

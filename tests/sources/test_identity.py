@@ -130,11 +130,8 @@ def test_weights_are_known_by_their_content(net: Path, tmp_path: Path) -> None:
             ),
         ),
         (
-            ModelConfig(source="onnx_file", path="x.onnx"),
-            (
-                "PL-220: model.source: there is no source onnx_file yet, expected torchvision or factory. "
-                "Type model=torchvision model.name=NAME"
-            ),
+            ModelConfig(source="onnx_file"),
+            "PL-220: model.path: model=onnx_file needs the file. Type model.path=path/to/model.onnx",
         ),
     ],
 )

@@ -300,6 +300,52 @@ def test_another_opset_is_converted_and_proved(command: CommandLine, tmp_path: P
     assert done.manifest["verdicts"]["parity"]["status"] == "passed"
 
 
+_ODD = """
+<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+"""
+ODD = {
+    "an initializer that is an output": "g (float[1, 64] x) => (float[1, 64] y, float[64, 64] w) { y = MatMul(x, w) }",
+    "an input that nobody uses": "g (float[1, 64] x, float[1, 3] z) => (float[1, 64] y) { y = MatMul(x, w) }",
+    "a scalar": "g (float[1, 64] x, float s) => (float[1, 64] y) { m = MatMul(x, w)\n y = Mul(m, s) }",
+    "an operator of a runtime": "g (float[1, 64] x) => (float[1, 64] y) { m = MatMul(x, w)\n y = com.microsoft.Gelu(m) }",
+    "branches": """g (float[1, 64] x) => (float[1, 64] y) {
+        s = ReduceSum<keepdims = 0>(x)
+        z = Constant<value_float = 0.0>()
+        c = Greater(s, z)
+        y = If(c) <then_branch = t () => (float[1, 64] a) { a = MatMul(x, w) },
+                   else_branch = e () => (float[1, 64] b) { b = Neg(x) }>
+    }""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*ODD, "no type of an output", "no shape of an output"])
+def test_odd_files_that_runtimes_take(command: CommandLine, tmp_path: Path, name: str) -> None:  # noqa: F811
+    model = onnx.parser.parse_model(
+        _ODD + ODD.get(name, "g (float[1, 64] x) => (float[1, 64] y) { y = MatMul(x, w) }")
+    )
+    model.graph.initializer.append(onnx_files.linear().graph.initializer[0])
+    if name == "no type of an output":
+        model.graph.output[0].ClearField("type")
+    if name == "no shape of an output":
+        model.graph.output[0].type.tensor_type.ClearField("shape")
+    done = command("model=onnx_file", f"model.path={onnx_files.saved(tmp_path, model)}")
+    assert done.code == 0, done.err
+    written = onnx.load(done.run / "model.onnx")
+    assert [value.name for value in written.graph.output] == [value.name for value in model.graph.output]
+
+
+def test_outputs_that_are_inputs_and_sparse_initializers(tmp_path: Path) -> None:
+    model = onnx_files.linear()
+    model.graph.output.append(model.graph.input[0])
+    with pytest.raises(Refused, match=r"PL-243.*output x"):
+        with_file_settings(_config(onnx_files.saved(tmp_path, model)))
+    model = onnx_files.linear()
+    model.graph.sparse_initializer.add().values.name = "s"
+    with pytest.raises(Refused, match=r"PL-243.*sparse"):
+        with_file_settings(_config(onnx_files.saved(tmp_path, model, "sparse.onnx")))
+
+
 def test_the_command_line_does_without_torch(tmp_path: Path) -> None:
     """An import of torch would fail here: the worker is a fork of this process."""
     path = onnx_files.with_external_data(tmp_path)

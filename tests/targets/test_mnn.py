@@ -11,8 +11,9 @@ import pytest
 from pipeline.errors import StageFailed
 from pipeline.targets import mnn
 from pipeline.targets.backend import BackendError, Job, TensorSpec
+from pipeline.targets.captured import captured
 from pipeline.targets.contract_tests import TWO, BackendContract, Trial
-from pipeline.targets.mnn import BACKEND, FILE, captured
+from pipeline.targets.mnn import BACKEND, FILE
 from pipeline.targets.mnn_files import weights_of
 
 ANTIALIAS = """

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.targets.limit_parser import parse_limit
-from pipeline.targets.node_facts import _FUNCTIONS, _VARIABLES
+from pipeline.targets.node_values import FUNCTIONS_OF, VARIABLES_OF
 from pipeline.targets.onnx_operators import names_of
 from pipeline.targets.predicates import Truth, Unclear
 from pipeline.targets.vocabulary import DTYPES, FUNCTIONS, VARIABLES
@@ -32,8 +32,8 @@ def holds(text: str, operator: str, *inputs: Any, **given: Any) -> Truth:
 
 
 def test_every_name_of_the_vocabulary_has_a_value() -> None:
-    assert set(_VARIABLES) == set(VARIABLES)
-    assert set(_FUNCTIONS) == set(FUNCTIONS)
+    assert set(VARIABLES_OF) == set(VARIABLES)
+    assert set(FUNCTIONS_OF) == set(FUNCTIONS)
 
 
 def test_the_element_types_are_those_of_onnx() -> None:

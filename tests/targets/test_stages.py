@@ -16,7 +16,7 @@ import pytest
 
 from pipeline.errors import Refused, StageFailed
 from pipeline.parity.signature import OutputSpec, Signature
-from pipeline.targets.backends import check_request, require_packages
+from pipeline.targets.backends import check_request, interpreter, require_packages
 from pipeline.targets.compare import TargetReport, compare_target, failure
 from pipeline.targets.compiled import CompiledFiles, TargetOutputs
 from pipeline.targets.config import TargetConfig
@@ -267,6 +267,19 @@ class TestRequest:
         with pytest.raises(Refused) as refused:
             require_packages(stand_ins.Doubling(), str(tmp_path / "nothing"))
         assert refused.value.reason.code == "PL-651"
+
+    def test_an_interpreter_may_be_named_in_three_ways(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Relative to where we are: the child process is somewhere else."""
+        (tmp_path / "bin").mkdir()
+        link = tmp_path / "bin" / "other-python"
+        link.symlink_to(sys.executable)
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+        assert interpreter("bin/other-python") == str(link)
+        assert interpreter("other-python") == str(link)
+        assert interpreter(None) == sys.executable
 
     def test_what_the_backend_does_not_take_is_refused(self) -> None:
         backend = stand_ins.Doubling()

@@ -132,7 +132,8 @@ class Context:
         Returns:
             The output, or a tuple of them when there are several.
         """
-        assert self._node is not None and self._node.graph is not None
+        assert self._node is not None
+        assert self._node.graph is not None
         base = self._node.outputs[0].name or self._node.name or "value"
         given = {key: _attribute_value(value) for key, value in attributes.items() if value is not None}
         node = ir.Node(

@@ -28,4 +28,5 @@ def rules_of(kind: Kind, off: tuple[str, ...] = ()) -> tuple[Rule, ...]:
 def rule(name: str) -> Rule:
     """The rule of a name."""
     module = NAMES[name][1]
-    return next(one for one in import_module(module).RULES if one.name == name)
+    rules: tuple[Rule, ...] = import_module(module).RULES
+    return next(one for one in rules if one.name == name)

@@ -102,14 +102,23 @@ def _affine(node: ir.Node, context: Context) -> tuple[ir.Value, ir.Value] | None
 
 
 def _affine_check(node: ir.Node, context: Context) -> Declined | None:
-    found = _affine(node, context)
-    if found is None:
+    if _affine(node, context) is None:
         return NOT_NEEDED
     if not _beside_convolution(node):
         return Declined(
             "no convolution or pooling stands beside it, and a device would switch to it and back"
         )
-    return None
+    # A Mul before an Add becomes part of the Add's convolution.
+    return NOT_NEEDED if node.op_type == "Mul" and _add_behind(node, context) else None
+
+
+def _add_behind(node: ir.Node, context: Context) -> bool:
+    value = node.outputs[0]
+    if not forms.only_use(value):
+        return False
+    taker = next(iter(value.uses())).node
+    found = _affine(taker, context) if taker.op_type == "Add" else None
+    return found is not None and found[0] is value
 
 
 def _beside_convolution(node: ir.Node) -> bool:
@@ -148,12 +157,16 @@ def _affine_to_conv(node: ir.Node, context: Context) -> list[ir.Value]:
     image, constant = found
     channels, dtype = _channels(image, context), forms.floats(context, image)
     assert channels is not None
-    bias = None
+    shape = (channels, 1, 1, 1)
     if node.op_type == "Mul":
-        weight = _vector(context, constant, channels, (channels, 1, 1, 1))
+        return [_depthwise(context, image, _vector(context, constant, channels, shape), None, channels)]
+    before = forms.producer(image, "Mul")
+    factor = _affine(before, context) if before is not None and forms.only_use(image) else None
+    if factor is not None:
+        image, weight = factor[0], _vector(context, factor[1], channels, shape)
     else:
-        weight = context.tensor(np.ones((channels, 1, 1, 1), dtype), "ones")
-        bias = _vector(context, constant, channels, (channels,))
+        weight = context.tensor(np.ones(shape, dtype), "ones")
+    bias = _vector(context, constant, channels, (channels,))
     return [_depthwise(context, image, weight, bias, channels)]
 
 
@@ -297,6 +310,6 @@ RULES: Final = (
          "BatchNormalization becomes a depthwise 1x1 convolution", _normal_to_conv, _normal_check,
          "an image of known channels"),
     Rule("constants_to_depthwise_conv", "legalise", ("Mul", "Add"), ("Conv",), "exact",
-         "Mul or Add of a constant for every channel of an image becomes a depthwise 1x1 convolution",
+         "Mul, Add or both of a constant for every channel of an image become a depthwise 1x1 convolution",
          _affine_to_conv, _affine_check, "an image of known channels"),
 )  # fmt: skip

@@ -54,7 +54,7 @@ class Blocker:
         return f"{place} ({self.line})" if self.line else place
 
 
-class LoweringFailed(StageFailed):  # noqa: N818 - as its parent
+class LoweringFailed(StageFailed):
     """PL-430: operators that no rule brings down.
 
     Attributes:
@@ -131,6 +131,8 @@ def _step(
             if reason is not None and off_here is not None:
                 reason, by = f"its rule {off_here} is switched off", off_here
         if reason is not None:
+            if hidden := _hidden_by(node):
+                reason += f": {hidden} before it says none"
             scope, line = opened.scope(node), opened.line(node)
             blockers.append((node, Blocker(node.op_type, node.name or "", reason, by, scope, line)))
     # A later rule may have taken one along: a sequence whose elements were all that was wanted of it.
@@ -139,6 +141,21 @@ def _step(
         DeclinedNode(one.rule, one.node, one.operator, one.reason, one.scope) for one in left if one.rule
     ]
     return left
+
+
+def _hidden_by(node: ir.Node) -> str | None:
+    """The operator of another domain behind which types and shapes are not known."""
+    seen: set[ir.Node] = set()
+    waiting = [value.producer() for value in node.inputs if value is not None and value.shape is None]
+    while waiting:
+        source = waiting.pop()
+        if source is None or source in seen:
+            continue
+        seen.add(source)
+        if source.domain not in STANDARD_DOMAINS:
+            return f"{source.domain}.{source.op_type}"
+        waiting += [value.producer() for value in source.inputs if value is not None and value.shape is None]
+    return None
 
 
 def _try(

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pipeline.graph.rewrites.lower_activation import UNKNOWN_TYPE, scalar, typed_input
-from pipeline.graph.rewrites.lower_axes import input_of
+from pipeline.graph.rewrites.lower_axes import data_of, input_of
 from pipeline.graph.rewrites.rule import NOT_NEEDED, Declined, Rule
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _power(node: ir.Node, context: Context) -> Sequence[ir.Value]:
         return [context.op("Pow", [node.inputs[0], context.op("Cast", [node.inputs[1]], to=int(base))])]
     power = context.constant(node.inputs[1])
     assert power is not None
-    made = node.inputs[0]
+    made = data_of(node)
     for _ in range(int(power.reshape(-1)[0]) - 1):
         made = context.op("Mul", [made, node.inputs[0]])
     return [made] if made is not node.inputs[0] else [context.op("Identity", [made])]

@@ -28,6 +28,13 @@ def input_of(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
 
 
+def data_of(node: ir.Node) -> ir.Value:
+    """The first input, which is never left out."""
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
 def _check_reduction(node: ir.Node, context: Context) -> Declined | None:
     axes = input_of(node, 1)
     if axes is not None and context.integers(axes) is None:
@@ -141,7 +148,9 @@ def _negative(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     assert rank is not None
     axes = [axis % rank for axis in _given_axes(node, context)]
     name = _AXIS[node.op_type]
-    return context.again(node, **{name: axes if name == "axes" else axes[0]})
+    if name == "axes":
+        return context.again(node, axes=axes)
+    return context.again(node, axis=axes[0])
 
 
 def _check_negative_indices(node: ir.Node, context: Context) -> Declined | None:
@@ -157,7 +166,8 @@ def _check_negative_indices(node: ir.Node, context: Context) -> Declined | None:
 
 def _negative_indices(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     indices, shape = context.constant(node.inputs[1]), context.shape(node.inputs[0])
-    assert indices is not None and shape is not None
+    assert indices is not None
+    assert shape is not None
     size = shape[context.attribute(node, "axis", 0)]
     counted = np.where(indices < 0, indices + size, indices).astype(indices.dtype)
     return context.again(node, [node.inputs[0], context.tensor(counted, "indices")])

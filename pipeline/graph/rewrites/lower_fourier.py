@@ -136,7 +136,8 @@ def _transform(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     assert real is not None
     found = _spectrum(real, parts[1] if len(parts) > 1 else None, pair, context)
     if axis != rank - 2:
-        found = tuple(context.op("Transpose", [one], perm=back) for one in found)  # type: ignore[assignment]
+        real, imaginary = (context.op("Transpose", [one], perm=back) for one in found)
+        found = (real, imaginary)
     return [_joined(found[0], found[1], rank - 1, context)]
 
 

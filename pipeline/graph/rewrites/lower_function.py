@@ -22,9 +22,11 @@ LARGEST_KNOWN: Final = 64 * 1024
 
 def _definition(node: ir.Node, context: Context) -> onnx.FunctionProto | None:
     """What the standard says the operator is, for the types and attributes of this node."""
-    schema = schema_of(node.op_type, context.opset + 1)
+    # onnx's own stubs leave these methods out.
+    schema: Any = schema_of(node.op_type, context.opset + 1)
     if schema is None:
         return None
+    text: Any
     if schema.has_function:
         versions = [one for one in schema.function_opset_versions if one <= context.opset + 1]
         text = schema.get_function_with_opset_version(max(versions)) if versions else None
@@ -48,8 +50,9 @@ def _definition(node: ir.Node, context: Context) -> onnx.FunctionProto | None:
 
 def _type(value: ir.Value | None) -> bytes:
     if value is None or value.type is None:
-        return onnx.TypeProto().SerializeToString()
-    return ir.serde.serialize_value(value).type.SerializeToString()
+        return b""
+    written: bytes = ir.serde.serialize_value(value).type.SerializeToString()
+    return written
 
 
 def _check(node: ir.Node, context: Context) -> Declined | None:
@@ -77,12 +80,12 @@ def _inline(node: ir.Node, context: Context) -> Sequence[ir.Value | None]:
     body = _definition(node, context)
     assert body is not None
     values: dict[str, ir.Value | None] = {"": None}
-    for name, value in zip(body.input, [*node.inputs, *[None] * len(body.input)], strict=False):
-        values[name] = value
+    given = [*node.inputs, *[None] * len(body.input)]
+    values.update(zip(body.input, given, strict=False))
     for inner in body.node:
         if not _optional_is_there(inner, values):
             continue
-        outputs = [name for name in inner.output]
+        outputs = list(inner.output)
         made = _made(inner, node, body, values, context)
         for name, value in zip(outputs, made, strict=True):
             values[name] = _known(value, context)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from pipeline.graph.rewrites.lower_activation import UNKNOWN_TYPE, scalar
-from pipeline.graph.rewrites.lower_axes import input_of
+from pipeline.graph.rewrites.lower_axes import data_of, input_of
 from pipeline.graph.rewrites.rule import NOT_NEEDED, Declined, Rule
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _trailing_axes(node: ir.Node, context: Context) -> list[int]:
 
 def _layer(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     axes, inner = _trailing_axes(node, context), _inner_type(node, context)
-    x = node.inputs[0] if inner is None else context.op("Cast", [node.inputs[0]], to=int(inner))
+    x = data_of(node) if inner is None else context.op("Cast", [data_of(node)], to=int(inner))
     centred = context.op("Sub", [x, reduce(context, "ReduceMean", x, axes)])
     variance = reduce(context, "ReduceMean", context.op("Mul", [centred, centred]), axes)
     return [_scaled(node, context, centred, variance, inner)]
@@ -65,7 +65,7 @@ def _layer(node: ir.Node, context: Context) -> Sequence[ir.Value]:
 
 def _root_mean_square(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     axes, inner = _trailing_axes(node, context), _inner_type(node, context)
-    x = node.inputs[0] if inner is None else context.op("Cast", [node.inputs[0]], to=int(inner))
+    x = data_of(node) if inner is None else context.op("Cast", [data_of(node)], to=int(inner))
     mean = reduce(context, "ReduceMean", context.op("Mul", [x, x]), axes)
     return [_scaled(node, context, x, mean, inner)]
 
@@ -73,7 +73,7 @@ def _root_mean_square(node: ir.Node, context: Context) -> Sequence[ir.Value]:
 def _scaled(
     node: ir.Node, context: Context, x: ir.Value, mean: ir.Value, inner: ir.DataType | None
 ) -> ir.Value:
-    """x / sqrt(mean + epsilon) * scale + bias."""
+    """X / sqrt(mean + epsilon) * scale + bias."""
     epsilon = scalar(context, x, context.attribute(node, "epsilon", 1e-5), "epsilon")
     root = context.op("Sqrt", [context.op("Add", [mean, epsilon])])
     normal = context.op("Div", [x, root])
@@ -98,7 +98,9 @@ def _group(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     """Groups become channels of an InstanceNormalization; the scale is one a channel, or one a group."""
     x, groups = node.inputs[0], context.attribute(node, "num_groups")
     shape, dtype = context.shape(x), context.dtype(x)
-    assert x is not None and shape is not None and dtype is not None
+    assert x is not None
+    assert shape is not None
+    assert dtype is not None
     inner = _inner_type(node, context) if context.opset + 1 >= 21 else None
     wide = x if inner is None else context.op("Cast", [x], to=int(inner))
     by_group = context.op("Reshape", [wide, context.tensor(np.array([0, groups, -1], np.int64), "groups")])

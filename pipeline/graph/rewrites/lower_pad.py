@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import onnx_ir as ir
 
-from pipeline.graph.rewrites.lower_axes import input_of
+from pipeline.graph.rewrites.lower_axes import data_of, input_of
 from pipeline.graph.rewrites.rule import NOT_NEEDED, Declined, Rule
 
 if TYPE_CHECKING:
@@ -29,7 +29,9 @@ def _check_pad_axes(node: ir.Node, context: Context) -> Declined | None:
 def _pad_axes(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     rank, amounts = context.rank(node.inputs[0]), context.integers(input_of(node, 1))
     axes = context.integers(input_of(node, 3))
-    assert rank is not None and amounts is not None and axes is not None
+    assert rank is not None
+    assert amounts is not None
+    assert axes is not None
     full = [0] * (2 * rank)
     for index, axis in enumerate(axes):
         full[axis % rank], full[axis % rank + rank] = amounts[index], amounts[index + len(axes)]
@@ -49,8 +51,9 @@ def _check_wrap(node: ir.Node, context: Context) -> Declined | None:
 def _wrap(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     """The positions that a padded axis takes its elements from are known: a Gather along each."""
     amounts, shape = context.integers(input_of(node, 1)), context.static_shape(node.inputs[0])
-    assert amounts is not None and shape is not None
-    made = node.inputs[0]
+    assert amounts is not None
+    assert shape is not None
+    made = data_of(node)
     for axis, size in enumerate(shape):
         before, after = amounts[axis], amounts[axis + len(shape)]
         if before or after:
@@ -129,7 +132,7 @@ def _check_clip_integer(node: ir.Node, context: Context) -> Declined | None:
 
 def _clip_integer(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     """Integers are compared and chosen."""
-    made = node.inputs[0]
+    made = data_of(node)
     for index, comparison in ((1, "Less"), (2, "Greater")):
         limit = input_of(node, index)
         if limit is not None:

@@ -27,9 +27,9 @@ def _check(node: ir.Node, context: Context) -> Declined | None:
     if context.attribute(node, "auto_pad", "NOTSET") != "NOTSET":
         return Declined("it pads by itself (auto_pad)")
     windows = _windows(node, context)
-    if node.op_type == "AveragePool" and context.attribute(node, "count_include_pad", 0):
-        if windows.given != windows.wanted:
-            return Declined("it counts padding, but none past the input (count_include_pad)")
+    counts = node.op_type == "AveragePool" and context.attribute(node, "count_include_pad", 0)
+    if counts and windows.given != windows.wanted:
+        return Declined("it counts padding, but none past the input (count_include_pad)")
     kernel = context.attribute(node, "kernel_shape")
     if any(pad >= size for pad, size in zip(windows.wanted, [*kernel, *kernel], strict=True)):
         return Declined("its last window lies beside the input")

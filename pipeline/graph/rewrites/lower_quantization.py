@@ -51,7 +51,8 @@ def _spread(value: ir.Value, shape: tuple[int, ...], context: Context) -> ir.Val
 def _dequantize(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     x, scale, zero = node.inputs[0], node.inputs[1], input_of(node, 2)
     shape, floating = _scale_shape(node, context), int(ir.DataType.FLOAT)
-    assert shape is not None and scale is not None
+    assert shape is not None
+    assert scale is not None
     made = context.op("Cast", [x], to=floating)
     if zero is not None:
         made = context.op("Sub", [made, _spread(context.op("Cast", [zero], to=floating), shape, context)])
@@ -61,7 +62,8 @@ def _dequantize(node: ir.Node, context: Context) -> Sequence[ir.Value]:
 def _quantize(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     x, scale, zero = node.inputs[0], node.inputs[1], input_of(node, 2)
     shape, dtype = _scale_shape(node, context), context.dtype(zero) or ir.DataType.UINT8
-    assert shape is not None and scale is not None
+    assert shape is not None
+    assert scale is not None
     limits = np.iinfo(dtype.numpy())
     if context.dtype(x) != ir.DataType.FLOAT:
         x = context.op("Cast", [x], to=int(ir.DataType.FLOAT))

@@ -103,7 +103,9 @@ def _untabled(node: ir.Node, context: Context) -> Declined | None:
 def _tabled(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     """One axis after the other."""
     plan, made, dtype = _planned(node, context), node.inputs[0], context.dtype(node.inputs[0])
-    assert plan is not None and made is not None and dtype is not None
+    assert plan is not None
+    assert made is not None
+    assert dtype is not None
     rank = len(plan.before)
     for axis, (size, out, scale) in enumerate(zip(plan.before, plan.after, plan.scales, strict=True)):
         if plan.how.mode == "nearest":
@@ -222,7 +224,8 @@ def _exact_scales(plan: _Plan) -> np.ndarray | None:
             scales[index] = np.nextafter(scales[index], np.float32(np.inf))
         if int(np.float32(scales[index] * np.float32(size))) != out:
             return None
-    return scales
+    exact: np.ndarray = scales
+    return exact
 
 
 def _check_scales(node: ir.Node, context: Context) -> Declined | None:

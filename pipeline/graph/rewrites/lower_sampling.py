@@ -60,14 +60,15 @@ class _Sampler:
         self.align = bool(context.attribute(node, "align_corners", 0))
         self.padding = context.attribute(node, "padding_mode", "zeros")
         grid, data = context.dtype(node.inputs[1]), context.dtype(node.inputs[0])
-        assert grid is not None and data is not None
+        assert grid is not None
+        assert data is not None
         self.grid_type, self.data_type = grid, data
 
     def number(self, value: float) -> ir.Value:
         return self.context.tensor(np.asarray(value, self.grid_type.numpy()), "number")
 
-    def op(self, name: str, *values: Any, **attributes: Any) -> Any:
-        return self.context.op(
+    def op(self, name: str, *values: Any, **attributes: Any) -> ir.Value:
+        made: ir.Value = self.context.op(
             name,
             [
                 value if value is None or isinstance(value, ir.Value) else self.number(value)
@@ -75,6 +76,7 @@ class _Sampler:
             ],
             **attributes,
         )
+        return made
 
     def coordinate(self, which: int, size: int) -> ir.Value:
         """Where along an axis to sample, in pixels. `which`: 0 the columns, 1 the rows."""
@@ -89,7 +91,8 @@ class _Sampler:
 
     @property
     def is_cubic(self) -> bool:
-        return self.context.attribute(self.node, "mode", "bilinear") in ("bicubic", "cubic")
+        mode: str = self.context.attribute(self.node, "mode", "bilinear")
+        return mode in ("bicubic", "cubic")
 
     def bounded(self, place: ir.Value, size: int) -> ir.Value:
         """A place after padding with the border or by reflection."""

@@ -117,7 +117,8 @@ def _check_triangle(node: ir.Node, context: Context) -> Declined | None:
 
 def _trilu(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     found, dtype = _triangle(node, context), context.dtype(node.inputs[0])
-    assert found is not None and dtype is not None
+    assert found is not None
+    assert dtype is not None
     rows, columns, diagonal = found
     upper = context.attribute(node, "upper", 1)
     square = np.ones((rows, columns), bool)
@@ -146,7 +147,9 @@ def _running_sum(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     """A product with a triangle of ones; integers are multiplied and summed in their own type."""
     x, axis = node.inputs[0], (context.integers(node.inputs[1]) or (0,))[0]
     shape, dtype = context.shape(x), context.dtype(x)
-    assert shape is not None and dtype is not None and x is not None
+    assert shape is not None
+    assert dtype is not None
+    assert x is not None
     rank = len(shape)
     axis %= rank
     size = shape[axis]

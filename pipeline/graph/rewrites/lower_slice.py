@@ -85,7 +85,7 @@ def sliced(
 def _positions(size: int, start: int, end: int, step: int) -> list[int]:
     """What ONNX's Slice takes along an axis: out of range is clamped, differently for either direction."""
     low, high = (0, size) if step > 0 else (-1, size - 1)
-    first = min(max(start + size if start < 0 else start, max(low, 0)), high)
+    first = min(max(start + size if start < 0 else start, low, 0), high)
     last = min(max(end + size if end < 0 else end, low), size)
     return list(range(first, last, step))
 

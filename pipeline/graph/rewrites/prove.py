@@ -96,7 +96,8 @@ def _only_output(model: BareModel, name: str) -> bytes:
     kept = [value for value in proto.graph.output if value.name == name]
     del proto.graph.output[:]
     proto.graph.output.extend(kept)
-    return proto.SerializeToString()
+    part: bytes = proto.SerializeToString()
+    return part
 
 
 def _invalid(model: BareModel) -> str | None:

@@ -72,7 +72,8 @@ class Resampling:
     def _kernel(self, distance: NDArray[np.float64]) -> NDArray[np.float64]:
         x = np.abs(distance)
         if self.mode == "linear":
-            return np.clip(1 - x, 0, 1)
+            near: NDArray[np.float64] = np.clip(1 - x, 0, 1)
+            return near
         # The filter of antialiased cubic scaling has -0.5 in PIL and torch; the node says which.
         a = self.cubic
         near = (a + 2) * x**3 - (a + 3) * x**2 + 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, Final
 
 import onnx
@@ -18,7 +18,7 @@ _NEUTRAL: Final = {"dilations": 1, "pads": 0, "strides": 1}
 _WITHOUT_EFFECT: Final = {"seed", "sorted", "saturate", "momentum", "spatial"}
 
 
-@lru_cache(maxsize=None)
+@cache
 def schema_of(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
     """The schema in force, or None when there is no such operator at that opset (or no longer)."""
     try:
@@ -28,14 +28,14 @@ def schema_of(op_type: str, opset: int) -> onnx.defs.OpSchema | None:
     return None if found.deprecated else found
 
 
-@lru_cache(maxsize=None)
+@cache
 def changed_with(op_type: str, opset: int) -> bool:
     """Whether an opset brought another version of an operator, or brought the operator."""
     found = schema_of(op_type, opset)
     return found is not None and found.since_version == opset
 
 
-@lru_cache(maxsize=None)
+@cache
 def first_opset(op_type: str) -> int | None:
     """The opset that brought an operator; None: onnx knows no such operator."""
     versions = [
@@ -129,7 +129,7 @@ def _types(node: ir.Node, after: onnx.defs.OpSchema) -> str | None:
     return None
 
 
-@lru_cache(maxsize=None)
+@cache
 def _allowed(op_type: str, version: int, type_text: str) -> frozenset[str]:
     schema = schema_of(op_type, version)
     assert schema is not None

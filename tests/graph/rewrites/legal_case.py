@@ -43,6 +43,7 @@ def build(
     *,
     opset: int = 17,
     output: str = "float",
+    result: str = "",
 ) -> BareModel:
     """A bare model of nodes as text; constants of more than 1 KiB are held aside as in a run."""
     # Without brackets it is a scalar; with empty ones nothing is known of the rank.
@@ -54,7 +55,7 @@ def build(
         f'["n{index}"] {line.strip()}' for index, line in enumerate(body.strip().splitlines()) if line.strip()
     )
     model = onnx.parser.parse_model(
-        f'<ir_version: 8, opset_import: ["" : {opset}]>\ng ({given}) => ({output}[] y) {{\n{lines}\n}}'
+        f'<ir_version: 8, opset_import: ["" : {opset}]>\ng ({given}) => ({output}[{result}] y) {{\n{lines}\n}}'
     )
     for name, array in (constants or {}).items():
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))

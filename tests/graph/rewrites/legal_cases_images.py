@@ -79,7 +79,11 @@ def affine(rng: Random) -> BareModel:
     constant = numbers(rng, *rng.choice([[shape[1], 1, 1], [1, shape[1], 1, 1], [], [1]]))
     pair = rng.choice(["v, c", "c, v"])
     before = rng.choice(["Relu (p)", "Sigmoid (p)"])
-    body = f"p = MaxPool <kernel_shape = [1, 1]> (x)\nv = {before}\ny = {rng.choice(['Mul', 'Add'])} ({pair})"
+    body = f"p = MaxPool <kernel_shape = [1, 1]> (x)\nv = {before}\n"
+    if rng.random() < 0.4:
+        body += f"m = Mul ({pair})\ny = Add ({rng.choice(['m, c', 'c, m'])})"
+    else:
+        body += f"y = {rng.choice(['Mul', 'Add'])} ({pair})"
     return build({"x": ("float", shape)}, body, {"c": constant}, opset=rng.choice(OPSETS))
 
 

@@ -52,39 +52,41 @@ PAIRS: dict[str, Pair] = {
     ),
     # activations
     "swish": Pair("float[2,3] x => float[2,3] y || y = Swish<alpha=1.5>(x)"),
-    "gelu": Pair("float[2,3] x => float[2,3] y || y = Gelu<approximate=\"tanh\">(x)"),
+    "gelu": Pair('float[2,3] x => float[2,3] y || y = Gelu<approximate="tanh">(x)'),
     "mish": Pair("float[2,3] x => float[2,3] y || y = Mish(x)"),
     "hard_swish": Pair("float[2,3] x => float[2,3] y || y = HardSwish(x)"),
     "celu": Pair("float[2,3] x => float[2,3] y || y = Celu<alpha=0.5>(x)"),
     "thresholded_relu": Pair("float[2,3] x => float[2,3] y || y = ThresholdedRelu<alpha=0.5>(x)"),
     # resize and sampling
     "resize_symmetric": Pair(
-        "float[1,1,4,4] x => float[1,1,6,6] y | float[4] s={1,1,1.6,1.6} | y = Resize<mode=\"linear\",coordinate_transformation_mode=\"half_pixel_symmetric\">(x,,s)",
-        "float[1,1,4,4] x => float[1,1,6,6] y | int64[4] s={1,1,6,6} | y = Resize<mode=\"linear\",keep_aspect_ratio_policy=\"not_larger\">(x,,,s)",
+        'float[1,1,4,4] x => float[1,1,6,6] y | float[4] s={1,1,1.6,1.6} | y = Resize<mode="linear",coordinate_transformation_mode="half_pixel_symmetric">(x,,s)',
+        'float[1,1,4,4] x => float[1,1,6,6] y | int64[4] s={1,1,6,6} | y = Resize<mode="linear",keep_aspect_ratio_policy="not_larger">(x,,,s)',
         "keeps the aspect ratio",
     ),
     "resize_antialias": Pair(
-        "float[1,1,8,8] x => float[1,1,3,5] y | int64[4] s={1,1,3,5} | y = Resize<mode=\"cubic\",antialias=1>(x,,,s)",
-        "float[1,1,h,8] x => float[1,1,3,5] y | int64[4] s={1,1,3,5} | y = Resize<mode=\"linear\",antialias=1>(x,,,s)",
+        'float[1,1,8,8] x => float[1,1,3,5] y | int64[4] s={1,1,3,5} | y = Resize<mode="cubic",antialias=1>(x,,,s)',
+        'float[1,1,h,8] x => float[1,1,3,5] y | int64[4] s={1,1,3,5} | y = Resize<mode="linear",antialias=1>(x,,,s)',
         "the sizes that it makes are not known",
     ),
     "resize_axes": Pair(
-        "float[1,1,4,4] x => float[1,1,8,8] y | float[2] s={2,2} | y = Resize<mode=\"nearest\",axes=[2,3]>(x,,s)",
-        "float[n,1,4,4] x => float[n,1,8,8] y | int64[2] s={8,8} | y = Resize<mode=\"nearest\",axes=[2,3]>(x,,,s)",
+        'float[1,1,4,4] x => float[1,1,8,8] y | float[2] s={2,2} | y = Resize<mode="nearest",axes=[2,3]>(x,,s)',
+        'float[n,1,4,4] x => float[n,1,8,8] y | int64[2] s={8,8} | y = Resize<mode="nearest",axes=[2,3]>(x,,,s)',
         "the sizes of the other axes are not known",
     ),
-    "resize_roi": Pair("float[1,1,4,4] x => float[1,1,8,8] y | float[4] s={1,1,2,2} | y = Resize<mode=\"nearest\">(x,,s)"),
+    "resize_roi": Pair(
+        'float[1,1,4,4] x => float[1,1,8,8] y | float[4] s={1,1,2,2} | y = Resize<mode="nearest">(x,,s)'
+    ),
     "resize_scales": Pair(
-        "float[1,1,4,4] x => float[1,1,8,8] y | float[0] r={}, float[4] s={1,1,2,2} | y = Resize<mode=\"nearest\",coordinate_transformation_mode=\"asymmetric\",nearest_mode=\"floor\">(x,r,s)"
+        'float[1,1,4,4] x => float[1,1,8,8] y | float[0] r={}, float[4] s={1,1,2,2} | y = Resize<mode="nearest",coordinate_transformation_mode="asymmetric",nearest_mode="floor">(x,r,s)'
     ),
     "resize_table": Pair(
-        "float[1,1,4,4] x => float[1,1,8,8] y | float[0] r={}, float[4] s={1,1,2,2} | y = Resize<mode=\"linear\">(x,r,s)",
-        "float[1,1,h,w] x => float[1,1,p,q] y | float[0] r={}, float[4] s={1,1,2,2} | y = Resize<mode=\"linear\">(x,r,s)",
+        'float[1,1,4,4] x => float[1,1,8,8] y | float[0] r={}, float[4] s={1,1,2,2} | y = Resize<mode="linear">(x,r,s)',
+        'float[1,1,h,w] x => float[1,1,p,q] y | float[0] r={}, float[4] s={1,1,2,2} | y = Resize<mode="linear">(x,r,s)',
         "the sizes that it makes are not known",
     ),
     "upsample": Pair(
-        "float[1,1,4,4] x => float[1,1,8,8] y | float[4] s={1,1,2,2} | y = Resize<mode=\"nearest\">(x,s)",
-        "float[1,1,4,4] x => float[1,1,2,2] y | float[4] s={1,1,0.5,0.5} | y = Resize<mode=\"nearest\">(x,s)",
+        'float[1,1,4,4] x => float[1,1,8,8] y | float[4] s={1,1,2,2} | y = Resize<mode="nearest">(x,s)',
+        'float[1,1,4,4] x => float[1,1,2,2] y | float[4] s={1,1,0.5,0.5} | y = Resize<mode="nearest">(x,s)',
         "it makes an axis smaller",
     ),
     "affine_grid": Pair(
@@ -93,12 +95,12 @@ PAIRS: dict[str, Pair] = {
         "the size of its grid is computed",
     ),
     "grid_sample_modes": Pair(
-        "float[1,2,4,4] x, float[1,3,3,2] g => float[1,2,3,3] y || y = GridSample<mode=\"cubic\">(x, g)",
+        'float[1,2,4,4] x, float[1,3,3,2] g => float[1,2,3,3] y || y = GridSample<mode="cubic">(x, g)',
         "float[1,2,4,4,4] x, float[1,3,3,3,3] g => float[1,2,3,3,3] y || y = GridSample(x, g)",
         "it samples more than two axes",
     ),
     "grid_sample": Pair(
-        "float[1,2,4,4] x, float[1,3,3,2] g => float[1,2,3,3] y || y = GridSample<padding_mode=\"reflection\">(x, g)",
+        'float[1,2,4,4] x, float[1,3,3,2] g => float[1,2,3,3] y || y = GridSample<padding_mode="reflection">(x, g)',
         "float[n,2,4,4] x, float[n,3,3,2] g => float[n,2,3,3] y || y = GridSample(x, g)",
         "the sizes of its input or its grid are not known",
     ),
@@ -140,8 +142,8 @@ PAIRS: dict[str, Pair] = {
     ),
     # pads and clips
     "pad_wrap": Pair(
-        "float[2,3] x => float[3,5] y | int64[4] p={1,1,0,1} | y = Pad<mode=\"wrap\">(x, p)",
-        "float[n,3] x => float[m,5] y | int64[4] p={1,1,0,1} | y = Pad<mode=\"wrap\">(x, p)",
+        'float[2,3] x => float[3,5] y | int64[4] p={1,1,0,1} | y = Pad<mode="wrap">(x, p)',
+        'float[n,3] x => float[m,5] y | int64[4] p={1,1,0,1} | y = Pad<mode="wrap">(x, p)',
         "mode wrap",
     ),
     "pad_axes": Pair(
@@ -158,7 +160,9 @@ PAIRS: dict[str, Pair] = {
         "its amounts are computed",
     ),
     # slices and their like
-    "constant_numbers": Pair("float[3] x => float[3] y || c = Constant<value_floats=[1.0, 2.0, 3.0]>() y = Add(x, c)"),
+    "constant_numbers": Pair(
+        "float[3] x => float[3] y || c = Constant<value_floats=[1.0, 2.0, 3.0]>() y = Add(x, c)"
+    ),
     "dropout_inference": Pair(
         "float[2,3] x => float[2,3] y || y = Dropout(x)",
         "float[2,3] x => float[2,3] y | float r={0.5}, bool t={1} | y = Dropout(x, r, t)",
@@ -236,19 +240,19 @@ PAIRS: dict[str, Pair] = {
         "computed from floating numbers",
     ),
     "depth_to_space": Pair(
-        "float[1,8,2,3] x => float[1,2,4,6] y || y = DepthToSpace<blocksize=2,mode=\"CRD\">(x)",
-        "float[n,8,2,3] x => float[n,2,4,6] y || y = DepthToSpace<blocksize=2,mode=\"CRD\">(x)",
+        'float[1,8,2,3] x => float[1,2,4,6] y || y = DepthToSpace<blocksize=2,mode="CRD">(x)',
+        'float[n,8,2,3] x => float[n,2,4,6] y || y = DepthToSpace<blocksize=2,mode="CRD">(x)',
         "the sizes of its input",
     ),
     # indices
     "scatter_extremes": Pair(
-        "float[4] x, float[2] u => float[4] y | int64[2] i={3,1} | y = ScatterElements<reduction=\"max\">(x, i, u)",
-        "float[4] x, float[2] u => float[4] y | int64[2] i={1,1} | y = ScatterElements<reduction=\"max\">(x, i, u)",
+        'float[4] x, float[2] u => float[4] y | int64[2] i={3,1} | y = ScatterElements<reduction="max">(x, i, u)',
+        'float[4] x, float[2] u => float[4] y | int64[2] i={1,1} | y = ScatterElements<reduction="max">(x, i, u)',
         "several of its updates meet",
     ),
     "scatter_sums": Pair(
-        "float[4,2] x, float[2,2] u => float[4,2] y | int64[2,1] i={3,1} | y = ScatterND<reduction=\"add\">(x, i, u)",
-        "float[4] x, float[2] u, int64[2] i => float[4] y || y = ScatterElements<reduction=\"add\">(x, i, u)",
+        'float[4,2] x, float[2,2] u => float[4,2] y | int64[2,1] i={3,1} | y = ScatterND<reduction="add">(x, i, u)',
+        'float[4] x, float[2] u, int64[2] i => float[4] y || y = ScatterElements<reduction="add">(x, i, u)',
         "its indices are computed while it runs and may meet",
     ),
     "gather_batches": Pair(
@@ -266,7 +270,9 @@ PAIRS: dict[str, Pair] = {
         "float[n,4] x => float[2] y | int64[2,2] i={0,1,2,1} | y = GatherND(x, i)",
         "the sizes of its data or indices",
     ),
-    "scatter_elements": Pair("float[4] x, float[2] u => float[4] y | int64[2] i={3,1} | y = ScatterElements(x, i, u)"),
+    "scatter_elements": Pair(
+        "float[4] x, float[2] u => float[4] y | int64[2] i={3,1} | y = ScatterElements(x, i, u)"
+    ),
     "scatter_coordinates": Pair(
         "float[4,2] x, float[2,2] u => float[4,2] y | int64[2,1] i={3,1} | y = ScatterND(x, i, u)",
         "float[4,2] x, float[2,2] u, int64[2,1] i => float[4,2] y || y = ScatterND(x, i, u)",
@@ -284,8 +290,8 @@ PAIRS: dict[str, Pair] = {
         "how far its last window reaches",
     ),
     "einsum": Pair(
-        "float[2,3,4] x, float[2,5,4] z => float[2,3,5] y || y = Einsum<equation=\"bid,bjd->bij\">(x, z)",
-        "float[3,3] x => float[3] y || y = Einsum<equation=\"ii->i\">(x)",
+        'float[2,3,4] x, float[2,5,4] z => float[2,3,5] y || y = Einsum<equation="bid,bjd->bij">(x, z)',
+        'float[3,3] x => float[3] y || y = Einsum<equation="ii->i">(x)',
         "takes its diagonal",
     ),
     # spectra
@@ -320,8 +326,12 @@ PAIRS: dict[str, Pair] = {
         "float[2,3] x, float[n] s => uint8[2,3] y || y = QuantizeLinear<axis=1>(x, s)",
         "its sizes are not known",
     ),
-    "dequantize": Pair("uint8[2,3] x => float[2,3] y | float s={0.1}, uint8 z={3} | y = DequantizeLinear(x, s, z)"),
-    "quantize": Pair("float[2,3] x => uint8[2,3] y | float s={0.1}, uint8 z={128} | y = QuantizeLinear(x, s, z)"),
+    "dequantize": Pair(
+        "uint8[2,3] x => float[2,3] y | float s={0.1}, uint8 z={3} | y = DequantizeLinear(x, s, z)"
+    ),
+    "quantize": Pair(
+        "float[2,3] x => uint8[2,3] y | float s={0.1}, uint8 z={128} | y = QuantizeLinear(x, s, z)"
+    ),
     # sequences
     "sequence_element": Pair(
         "float[7] x => float[2] y | int64[3] s={2,2,3}, int64 p={1} | l = SplitToSequence(x, s) y = SequenceAt(l, p)",
@@ -346,5 +356,7 @@ PAIRS: dict[str, Pair] = {
         "float[2,3] x => float y | int64[2] t={0,2} | y = SoftmaxCrossEntropyLoss(x, t)",
         "its definition needs NegativeLogLikelihoodLoss",
     ),
-    "dynamic_quantize": Pair("float[2,3] x => uint8[2,3] y, float s, uint8 z || y, s, z = DynamicQuantizeLinear(x)"),
+    "dynamic_quantize": Pair(
+        "float[2,3] x => uint8[2,3] y, float s, uint8 z || y, s, z = DynamicQuantizeLinear(x)"
+    ),
 }

@@ -1,0 +1,138 @@
+"""Networks that rules are for: torchvision's, and well-known ones that it has not, as torch exports them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+
+from pipeline.graph.bare import BareModel
+from tests.graph.test_real_networks import exported
+
+
+class StyleTransfer(nn.Module):
+    """Fast neural style (Johnson et al. 2016), narrow: reflection pads, instance norms, nearest upsampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 8, 9), nn.InstanceNorm2d(8, affine=True)
+        self.down, self.last = nn.Conv2d(8, 16, 3, stride=2), nn.Conv2d(16, 3, 9)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.first(F.pad(x, (4, 4, 4, 4), mode="reflect"))))
+        x = self.down(F.pad(x, (1, 1, 1, 1), mode="replicate"))
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return self.last(F.pad(x, (4, 4, 4, 4)))
+
+
+class SuperResolution(nn.Module):
+    """FSRCNN (Dong et al. 2016), narrow: PReLU behind every convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(1, 8, 5, padding=2), nn.PReLU(8), nn.Conv2d(8, 4, 1), nn.PReLU(1),
+            nn.ConvTranspose2d(4, 1, 9, stride=2, padding=4, output_padding=1),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+class Audio(nn.Module):
+    """M5 (Dai et al. 2016), narrow: a raw waveform through convolutions along one axis."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(1, 8, 80, stride=16), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(4),
+            nn.Conv1d(8, 16, 3, padding=1), nn.ReLU(), nn.AvgPool1d(4),
+        )  # fmt: skip
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layers(x).mean(-1))
+
+
+class Pyramid(nn.Module):
+    """The pyramid pooling of PSPNet (Zhao et al. 2017), and a head that normalises its features (NormFace)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Conv2d(24, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        parts = [F.interpolate(F.adaptive_avg_pool2d(x, bins), size=(32, 32), mode="bilinear") for bins in (1, 2)]
+        found = self.head(torch.cat([x, *parts], 1)).mean((2, 3))
+        return F.normalize(found, dim=1)
+
+
+class Rotary(nn.Module):
+    """Attention with rotary positions (Su et al. 2021) and a mask: Neg, uneven halves, Where."""
+
+    def __init__(self, width: int = 32, length: int = 10) -> None:
+        super().__init__()
+        self.mix, self.heads, self.width = nn.Linear(width, 3 * width), 4, width
+        angle = torch.arange(length)[:, None] / 10 ** torch.linspace(0, 4, width // 8)[None]
+        self.register_buffer("cos", torch.cos(torch.cat([angle, angle], -1)))
+        self.register_buffer("sin", torch.sin(torch.cat([angle, angle], -1)))
+        self.register_buffer("mask", torch.tril(torch.ones(length, length, dtype=torch.bool)))
+
+    def turned(self, x: torch.Tensor) -> torch.Tensor:
+        half = x.shape[-1] // 2
+        return x * self.cos + torch.cat([-x[..., half:], x[..., :half]], -1) * self.sin
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, length, _ = x.shape
+        q, k, v = self.mix(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        scores = self.turned(q) @ self.turned(k).transpose(-1, -2) / math.sqrt(self.width // self.heads)
+        weights = torch.where(self.mask, torch.softmax(scores, -1), torch.tensor(0.0))
+        gates = torch.softmax(v, dim=2)
+        return (weights @ (v - gates**3)).transpose(1, 2).reshape(batch, length, -1)
+
+
+def of_torchvision(name: str, size: int, opset: int) -> BareModel:
+    torch.manual_seed(0)
+    network = torchvision.models.get_model(name, weights=None) if name != "deeplab" else (
+        torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
+    )
+    if name == "deeplab":
+        network = _Main(network)
+    return exported(network, (1, 3, size, size), opset)
+
+
+class _Main(nn.Module):
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.network(x)["out"]
+
+
+def own(kind: Callable[[], nn.Module], shape: tuple[int, ...], opset: int) -> BareModel:
+    torch.manual_seed(0)
+    return exported(kind(), shape, opset)
+
+
+NETWORKS: dict[str, Callable[[], BareModel]] = {
+    "mobilenet_v3_small": lambda: of_torchvision("mobilenet_v3_small", 64, 11),
+    "deeplabv3": lambda: of_torchvision("deeplab", 64, 11),
+    "shufflenet": lambda: of_torchvision("shufflenet_v2_x0_5", 64, 11),
+    "densenet121": lambda: of_torchvision("densenet121", 64, 11),
+    "swin_t 11": lambda: of_torchvision("swin_t", 64, 11),
+    "swin_t 17": lambda: of_torchvision("swin_t", 64, 17),
+    "convnext_tiny": lambda: of_torchvision("convnext_tiny", 64, 11),
+    "inception_v3": lambda: of_torchvision("inception_v3", 96, 11),
+    "style": lambda: own(StyleTransfer, (1, 3, 32, 32), 13),
+    "super_resolution": lambda: own(SuperResolution, (1, 1, 16, 16), 11),
+    "audio": lambda: own(Audio, (1, 1, 2000), 11),
+    "pyramid": lambda: own(Pyramid, (1, 3, 32, 32), 11),
+    "rotary": lambda: own(Rotary, (1, 10, 32), 17),
+}
