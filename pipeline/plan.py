@@ -201,7 +201,10 @@ def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str,
     else:
         stages.append(SimplifyStage(config.simplify, config.private_apis, keep=named.parameter_names))
     if named.target is not None and named.target.rules:
-        stages.append(LegaliseStage(named.target.rules, config.private_apis))
+        simplifies = config.simplify.kind != "none"
+        stages.append(
+            LegaliseStage(named.target.rules, config.private_apis, simplifies, named.parameter_names)
+        )
     if config.check.kind == "none":
         skipped["check"] = "check=none: onnx.checker did not look at the file"
     else:

@@ -52,7 +52,7 @@ def interfaces() -> list[tuple[str, str]]:
     assert block is not None
     found, room = [], ""
     for line in block[1].splitlines():
-        heading = re.match(r"# (pipeline(?:/\w+)?)(?:\s|$)", line)
+        heading = re.match(r"# (pipeline(?:/\w+)*)(?:\s|$)", line)
         if heading:
             room = heading[1]
         elif line.strip():
@@ -87,7 +87,7 @@ def test_interfaces_are_as_in_the_code(room: str, line: str) -> None:
 
 
 def test_every_room_shows_an_interface() -> None:
-    rooms = {room for room, _ in interfaces()}
+    rooms = {"/".join(room.split("/")[:2]) for room, _ in interfaces()}  # a part of a room counts for it
     empty = {"pipeline/commands", "pipeline/report"}  # nothing below calls these
     there = {f"pipeline/{path.parent.name}" for path in (ROOT / "pipeline").glob("*/__init__.py")}
     assert rooms == {"pipeline", *there} - empty

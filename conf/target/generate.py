@@ -298,6 +298,7 @@ def onnxruntime_rows() -> list[tuple[str, str, str, str]]:
 
     known = {name for name, _ in onnx_operators()}
     types: dict[str, set[str]] = {}
+    ranges: dict[str, list[tuple[int, int]]] = {}
     for kernel in state.get_all_opkernel_def():
         if kernel.provider != "CPUExecutionProvider" or kernel.domain not in (
             "",
@@ -308,6 +309,7 @@ def onnxruntime_rows() -> list[tuple[str, str, str, str]]:
         name = f"{kernel.domain}::{kernel.op_name}" if kernel.domain else kernel.op_name
         if not kernel.domain and kernel.op_name not in known:
             continue  # the runtime's own, from before ONNX had versions
+        ranges.setdefault(name, []).append(tuple(kernel.version_range))
         wanted = _first_type(kernel.op_name, kernel.domain)
         types.setdefault(name, set()).update(kernel.type_constraints.get(wanted, ["any"]))
     found = {name: _dtypes(given) for name, given in types.items()}
@@ -321,9 +323,39 @@ def onnxruntime_rows() -> list[tuple[str, str, str, str]]:
     made = []
     for name, dtypes in sorted(found.items()):
         limits = "" if dtypes is None else f"dtype in {{{', '.join(sorted(dtypes))}}}"
+        if without := _without_kernel(name, ranges.get(name, [])):
+            limits = f"{limits}; opset < {without}".lstrip("; ")
+        if name in ("GRU", "LSTM", "RNN"):
+            limits += "; layout == 0"
         note = "run as the ONNX function of it" if name not in types else ""
         made.append((name, "limited" if limits else "full", limits, note))
     return made
+
+
+#: The runtime's word for a kernel whose end is open; it serves the one version that it begins with.
+OPEN_END: Final = 2**31 - 1
+
+
+def _serves(version: int, low: int, high: int) -> bool:
+    """Whether a kernel for versions low to high serves a version of an operator, as the runtime decides it."""
+    return version == low or (high != OPEN_END and low <= version <= high)
+
+
+def _without_kernel(operator: str, ranges: list[tuple[int, int]]) -> int | None:
+    """The opset from which on no kernel serves the operator, though it has a newer version; None: none."""
+    import onnx.defs
+
+    versions = {
+        schema.since_version: schema.has_function or schema.has_context_dependent_function
+        for schema in onnx.defs.get_all_schemas_with_history()
+        if (schema.name, schema.domain) == (operator, "")
+    }
+    missing: int | None = None
+    for version in sorted(versions, reverse=True):
+        if versions[version] or any(_serves(version, *one) for one in ranges) or not ranges:
+            break
+        missing = version
+    return missing
 
 
 def _first_type(operator: str, domain: str) -> str:
@@ -398,6 +430,16 @@ def from_tools() -> None:
     )
 
 
+def newer_toolkit(table: dict[str, dict[str, object]]) -> dict[str, dict[str, object]]:
+    """What an older version's list does not have is not known of a newer one (2.5.0 takes Det and GridSample)."""
+    return {
+        operator: row
+        if "accelerator" in row
+        else {"accelerator": "unknown", "notes": "not in the list of toolkit 2.1.0"}
+        for operator, row in table.items()
+    }
+
+
 HORIZON: Final = ("horizon_x3", "horizon_x5", "horizon_rdk_ultra")
 KNERON: Final = ("kl520", "kl530", "kl630", "kl720", "kl730")
 
@@ -409,6 +451,7 @@ def all_tables() -> dict[str, tuple[dict[str, dict[str, object]], str]]:
         made[name] = (vendor_table(name, "clauses_horizon.yaml", rank_4=name != "horizon_x3"), name)
     for name in ("ti_tidl", "axera_ax650", "deepx", "rockchip_rknn2"):
         made[name] = (vendor_table(name, "clauses_other.yaml"), name)
+    made["rknn"] = (newer_toolkit(made["rockchip_rknn2"][0]), "rockchip_rknn2")
     for chip in KNERON:
         made[f"kneron_{chip}"] = (kneron_table(chip), "kneron")
     made["tensorrt"] = (tensorrt_table(), "tensorrt")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.commands.arguments import parser, print_json
 from pipeline.errors import EXIT_MADE
+from pipeline.report.units import count
 
 if TYPE_CHECKING:
     from pipeline.graph.rewrites.rule import Rule
@@ -32,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         if row["needs"]:
             print(f"    needs {row['needs']}")
         print(f"    off with {row['off']}")
-    print(f"{len(rows)} rules")
+    print(count(len(rows), "rule"))
     return EXIT_MADE
 
 

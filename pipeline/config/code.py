@@ -108,6 +108,13 @@ def pipeline_code_digest(modules: tuple[str, ...]) -> str:
     Raises:
         InternalError: a module is not there.
     """
+    digest = unsaved_code_digest(modules)
+    _index().save()
+    return digest
+
+
+def unsaved_code_digest(modules: tuple[str, ...]) -> str:
+    """The same, and nothing is written: for a request that may yet be refused, which leaves nothing."""
     digests: dict[str, str] = {}
     for name in modules:
         if _own_file(name) is None:
@@ -128,7 +135,6 @@ def pipeline_code_digest(modules: tuple[str, ...]) -> str:
             if item.module == _OURS or item.module.startswith(f"{_OURS}."):
                 waiting.append(item.module)
                 waiting += [f"{item.module}.{taken}" for taken in item.names]
-    _index().save()
     return _sha256(sorted(digests.items()))
 
 

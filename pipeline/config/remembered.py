@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from pipeline.config.arguments import Arguments
 from pipeline.config.build import build
-from pipeline.config.code import full_version, pipeline_code_digest
+from pipeline.config.code import full_version, unsaved_code_digest
 from pipeline.config.points import Composition, Point
 from pipeline.config.source_digest import index_path
 from pipeline.errors import Refused
@@ -35,6 +35,8 @@ FORMAT: Final = 1
 #: Entries kept, about 2 kB each; the oldest go first, a quarter at a time.
 MOST_ENTRIES: Final = 1_000
 FOLDER: Final = f"composed-{FORMAT}"
+#: Data of targets, which no choice names.
+_NO_CHOICES: Final = CONF_DIR / "target" / "profiles"
 #: A folder of this name on the import path holds plugins that may change what Hydra composes.
 _PLUGINS: Final = "hydra_plugins"
 
@@ -71,7 +73,7 @@ def _place(arguments: Arguments) -> Path | None:
     parts = {
         "words": list(words),
         "files": _own_files(),
-        "code": pipeline_code_digest(("pipeline.config.compose",)),
+        "code": unsaved_code_digest(("pipeline.config.compose",)),
         "packages": [full_version(name) for name in ("hydra-core", "omegaconf", "PyYAML")],
         "python": sys.implementation.cache_tag,
     }
@@ -80,10 +82,11 @@ def _place(arguments: Arguments) -> Path | None:
 
 
 def _own_files() -> list[list[str]]:
-    """Every configuration file of the pipeline's, with the digest of what it says."""
+    """Every configuration file of the pipeline's that Hydra may read, with the digest of what it says."""
     return [
         [path.relative_to(CONF_DIR).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()]
         for path in sorted(CONF_DIR.rglob("*.yaml"))
+        if not path.is_relative_to(_NO_CHOICES)
     ]
 
 

@@ -88,7 +88,13 @@ def legalise(
 
 
 def legalise_and_prove(
-    model: BareModel, wants: Collection[str], values: Mapping[str, Any], *, private_apis: bool = False
+    model: BareModel,
+    wants: Collection[str],
+    values: Mapping[str, Any],
+    *,
+    simplifies: bool = True,
+    private_apis: bool = False,
+    keep: Collection[str] = (),
 ) -> Legalised:
     """Apply the wanted rules, prove them on ONNX Runtime, and simplify what is left.
 
@@ -96,7 +102,9 @@ def legalise_and_prove(
         model: it is not changed.
         wants: names of rules that are on.
         values: the export inputs, arrays by name.
+        simplifies: whether the simplifier runs again; False where the request wants none.
         private_apis: see `onnxsim_core.run_onnxsim`.
+        keep: held tensors that the simplifier must leave under their own names.
 
     Raises:
         StageFailed: PL-431, with the first rule that broke something.
@@ -108,7 +116,9 @@ def legalise_and_prove(
         if any(one.rule == "freeze_batch" for one in done.applied):
             values = frozen_values(model, values)
         errors.append(_prove_whole(current, whole, done, values))
-        current, _ = simplify(whole, values, private_apis=private_apis)
+        current = whole
+        if simplifies:
+            current, _ = simplify(whole, values, private_apis=private_apis, keep=keep)
     rewriting = rewriting.then(done)
     approximate, exact = _passes(names)
     approximated, done = rewrite(current, approximate)
@@ -120,7 +130,9 @@ def legalise_and_prove(
     if not rewriting.applied:
         return Legalised(model, rewriting)
     errors.append(prove(current, ruled, done, values, key=KEY) if done.applied else 0.0)
-    result, simplified = _simplified(ruled, exact, values, private_apis)
+    result, simplified = ruled, False
+    if simplifies:
+        result, simplified = _simplified(ruled, exact, values, private_apis, keep)
     error = None if None in errors else max(one for one in errors if one is not None)
     return Legalised(result, rewriting, error, approximation, simplified)
 
@@ -187,10 +199,14 @@ def _broken(done: Rewriting, found: str) -> StageFailed:
 
 
 def _simplified(
-    ruled: BareModel, rules: Sequence[Rule], values: Mapping[str, Any], private_apis: bool
+    ruled: BareModel,
+    rules: Sequence[Rule],
+    values: Mapping[str, Any],
+    private_apis: bool,
+    keep: Collection[str],
 ) -> tuple[BareModel, bool]:
     """The rewritten graph simplified, where that neither undoes a rule nor adds a node."""
-    simpler, done = simplify(ruled, values, private_apis=private_apis)
+    simpler, done = simplify(ruled, values, private_apis=private_apis, keep=keep)
     if done.outcome != "simplified":
         return simpler, False
     again, undone = rewrite(simpler, rules)

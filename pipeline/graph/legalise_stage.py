@@ -20,10 +20,14 @@ class LegaliseStage:
     Attributes:
         rules: names of the rules that are on, from `legalise.wanted_rules`.
         private_apis: as in `SimplifyStage`.
+        simplifies: whether the simplifier runs again afterwards; False with simplify=none.
+        keep: as in `SimplifyStage`.
     """
 
     rules: tuple[str, ...]
     private_apis: bool
+    simplifies: bool = True
+    keep: tuple[str, ...] = ()
     name: ClassVar[str] = "legalise"
     takes: ClassVar[tuple[str, ...]] = ("simplified", "export_inputs")
     makes: ClassVar[tuple[str, ...]] = ("legalised",)
@@ -33,7 +37,11 @@ class LegaliseStage:
         # The families are imported by name, so that the key names those that take part.
         families = sorted({NAMES[name][1] for name in self.rules})
         return KeyParts(
-            config={"rules": sorted(self.rules)},
+            config={
+                "rules": sorted(self.rules),
+                "simplifies": self.simplifies,
+                "keep": list(self.keep),
+            },
             code=("pipeline.graph.legalise", *families),
             packages=("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim"),
         )
@@ -47,7 +55,12 @@ class LegaliseStage:
 
         before: BareModel = workspace.get("simplified")
         done = legalise_and_prove(
-            before, self.rules, workspace.get("export_inputs"), private_apis=self.private_apis
+            before,
+            self.rules,
+            workspace.get("export_inputs"),
+            simplifies=self.simplifies,
+            private_apis=self.private_apis,
+            keep=self.keep,
         )
         workspace.put("legalised", done.model)
         measured: dict[str, Any] = {

@@ -20,7 +20,7 @@ from pipeline.graph.ir_version import FREE_INITIALIZERS_IR
 from pipeline.graph.view import read_layout
 from pipeline.graph.walk import model_nodes, nodes
 from pipeline.graph.wire import MalformedError
-from pipeline.sources.onnx_reader import damaged, unsafe
+from pipeline.sources.onnx_refusals import damaged, unsafe
 
 if TYPE_CHECKING:
     import onnx

@@ -18,6 +18,8 @@ from typing import Final
 from pipeline.errors import Refused
 from pipeline.graph.dtypes import ELEMENT_TYPES, STRING, raw_size
 from pipeline.graph.wire import LENGTH_DELIMITED, VARINT, Field, MalformedError, fields, read_varint
+from pipeline.sources.onnx_calls import Body, CallsItselfError, Name, nodes_of_calls
+from pipeline.sources.onnx_refusals import damaged, unsafe
 
 Dimension = int | str | None
 Span = tuple[int, int]
@@ -115,19 +117,6 @@ def _read(path: Path, inode: int, size: int, mtime_ns: int) -> FileFacts:
             view.release()
 
 
-def damaged(path: Path, found: str) -> Refused:
-    """PL-241 with what was found."""
-    return Refused(
-        "PL-241", "the .onnx file is damaged, or no ONNX model", where=path.name, found=found,
-        next_step='Try python -c "import onnx; onnx.checker.check_model(\'FILE\')" on it, or save it anew',
-    )  # fmt: skip
-
-
-def unsafe(path: Path, message: str, found: str, expected: str | None = None) -> Refused:
-    """PL-242 with what was found."""
-    return Refused("PL-242", message, where=path.name, found=found, expected=expected)
-
-
 @dataclass
 class _Reader:
     """One walk through a file; the counts grow on the way."""
@@ -137,7 +126,7 @@ class _Reader:
     sizes: dict[str, int] = field(default_factory=dict)  #: external file to its bytes
     referred: int = 0  #: bytes of external data that tensors ask for
     nodes: int = 0  #: outside of functions
-    calls: dict[tuple[str, str], int] = field(default_factory=dict)  #: what these nodes are
+    calls: dict[Name, int] = field(default_factory=dict)  #: what these nodes are
 
     def facts(self) -> FileFacts:
         ir_version, graph = 0, None
@@ -179,8 +168,6 @@ class _Reader:
             metadata, tuple(sorted(self.sizes)), self.nodes,
         )  # fmt: skip
 
-    # texts and numbers
-
     def _text(self, one: Field) -> str:
         start, end = _span(one)
         return bytes(self.data[start:end]).decode("utf-8")
@@ -198,8 +185,6 @@ class _Reader:
         domain = "" if domain == "ai.onnx" else domain
         if opsets.setdefault(domain, version) != version:
             raise MalformedError(f"two versions of the operator set {domain or 'ai.onnx'}")
-
-    # graphs and nodes
 
     def _graph(
         self, span: Span, depth: int, initializers: set[str]
@@ -222,7 +207,7 @@ class _Reader:
                 )  # fmt: skip
         return inputs, outputs
 
-    def _node(self, span: Span, depth: int, calls: dict[tuple[str, str], int]) -> None:
+    def _node(self, span: Span, depth: int, calls: dict[Name, int]) -> None:
         self.nodes += 1
         if self.nodes > MOST_NODES:
             raise self._too_many()
@@ -252,7 +237,7 @@ class _Reader:
 
     def _functions(self, spans: list[Span]) -> None:
         """Count every node with all calls written out; a function that calls itself has no end."""
-        bodies: dict[tuple[str, str], tuple[int, dict[tuple[str, str], int]]] = {}
+        bodies: dict[Name, Body] = {}
         before, own = self.nodes, self.calls
         for span in spans:
             texts = self._texts(span, (1, 10))
@@ -262,26 +247,10 @@ class _Reader:
                     self._node(_span(one), 0, self.calls)
             bodies[texts.get(10, ""), texts.get(1, "")] = (self.nodes - start, self.calls)
         self.nodes, self.calls = before, own
-        written: dict[tuple[str, str], int] = {}
-        waiting = [name for name in own if name in bodies]
-        open_ones: set[tuple[str, str]] = set()
-        while waiting:
-            name = waiting[-1]
-            if name in written:
-                waiting.pop()
-                continue
-            nodes, calls = bodies[name]
-            missing = [other for other in calls if other in bodies and other not in written]
-            if any(other in open_ones or other == name for other in missing):
-                raise unsafe(self.path, "a function of the .onnx file calls itself", f"{name[0]}.{name[1]}")
-            if missing:
-                open_ones.add(name)
-                waiting += missing
-                continue
-            written[name] = nodes + sum(written.get(other, 0) * count for other, count in calls.items())
-            open_ones.discard(name)
-            waiting.pop()
-        self.nodes += sum(written.get(name, 0) * count for name, count in own.items())
+        try:
+            self.nodes += nodes_of_calls(own, bodies)
+        except CallsItselfError as error:
+            raise unsafe(self.path, "a function of the .onnx file calls itself", str(error)) from None
         if self.nodes > MOST_NODES:
             raise self._too_many()
 
@@ -290,8 +259,6 @@ class _Reader:
             self.path, "the .onnx file has too many nodes, with every call of a function written out",
             f"{self.nodes} or more", f"at most {MOST_NODES}",
         )  # fmt: skip
-
-    # tensors
 
     def _tensor(self, span: Span, *, external: bool) -> str:
         name, number, dims = "", 0, []
@@ -382,8 +349,6 @@ class _Reader:
                 f"{length} bytes from {offset} in {location} of {size} bytes", f"{asked} bytes",
             )  # fmt: skip
         self.referred += length
-
-    # inputs and outputs
 
     def _value(self, span: Span) -> FileValue:
         name, kind, dtype = "", "value without a type", 0

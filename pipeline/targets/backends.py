@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,7 @@ BACKENDS: Final[Mapping[str, str]] = {
     "tvm": "pipeline.targets.tvm:BACKEND",
     "ncnn": "pipeline.targets.ncnn:BACKEND",
     "mnn": "pipeline.targets.mnn:BACKEND",
+    "rknn": "pipeline.targets.rknn:BACKEND",
     "tensorrt": "pipeline.targets.tensorrt:BACKEND",
 }
 ENTRY_POINTS: Final = "onnx_export_pipeline.backends"
@@ -212,7 +213,10 @@ def interpreter(python: str | None) -> str:
     return str(Path(python).expanduser().absolute())
 
 
-def foreign_paths() -> Sequence[str]:
-    """Where this process imports from besides its own installation: for a child that needs the same."""
-    own = (sys.prefix, sys.base_prefix)
-    return [str(Path(path).absolute()) for path in sys.path if path and not path.startswith(own)]
+def import_paths() -> tuple[str, ...]:
+    """Where this process imports from: a child of the same interpreter looks there after its own places.
+
+    It brings what an isolated interpreter would not see by itself: packages of the user's own site
+    folder, PYTHONPATH, the working directory of a backend that is not installed.
+    """
+    return tuple(str(Path(path).absolute()) for path in sys.path if path)

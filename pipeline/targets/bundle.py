@@ -13,6 +13,7 @@ from pipeline.parity.npz import write_npz
 from pipeline.stage import Workspace
 from pipeline.targets.backend import Job
 from pipeline.targets.backends import interpreter
+from pipeline.targets.child import imports_for
 from pipeline.targets.sandbox import run_child
 
 if TYPE_CHECKING:
@@ -28,10 +29,11 @@ PAGE: Final = "README.md"
 NAMES: Final = "names.json"
 #: What a compiled file may not be called.
 TAKEN: Final = frozenset({INPUTS, EXPECTED, PROGRAM, PAGE, NAMES})
-#: How the program is started: Python isolated from the user's settings, and without the pipeline even
-#: where it is installed.
+#: How the program is started: Python isolated from the user's settings, finding the packages that we find,
+#: and without the pipeline even where it is installed.
 _START: Final = (
-    "import runpy, sys; sys.modules['pipeline'] = None; sys.argv = sys.argv[1:]; "
+    "import runpy, sys; sys.path += [one for one in {paths!r} if one not in sys.path]; "
+    "sys.modules['pipeline'] = None; sys.argv = sys.argv[1:]; "
     "runpy.run_path(sys.argv[0], run_name='__main__')"
 )
 
@@ -85,10 +87,11 @@ def prove_bundle(request: TargetRequest, workspace: Workspace) -> None:
         StageFailed: PL-650, it does not end with 0.
     """
     program = _place(request, workspace, PROGRAM)
+    start = _START.format(paths=list(imports_for(request.python)))
     folder = workspace.scratch / "bundle"
     folder.mkdir()
     result = run_child(
-        [interpreter(request.python), "-I", "-c", _START, str(program.absolute())],
+        [interpreter(request.python), "-I", "-c", start, str(program.absolute())],
         folder=folder.absolute(),
         timeout_s=request.timeout_s,
     )

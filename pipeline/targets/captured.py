@@ -13,7 +13,7 @@ from collections.abc import Iterator
 def captured() -> Iterator[list[str]]:
     """Everything that is written to the descriptors 1 and 2; the text is there when the block is left.
 
-    It is printed then: the parent process keeps it in the log.
+    It is written out then: the parent process keeps it in the log.
     """
     said: list[str] = []
     with tempfile.TemporaryFile() as file:
@@ -32,4 +32,4 @@ def captured() -> Iterator[list[str]]:
                 os.close(old)
             file.seek(0)
             said.append(file.read().decode("utf-8", "replace"))
-            print(said[0], end="")
+            sys.stdout.write(said[0])

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pipeline.errors import StageFailed
 from pipeline.events import Emit, Finding, LogLine
-from pipeline.targets.backends import foreign_paths, interpreter
+from pipeline.targets.backends import import_paths, interpreter
 from pipeline.targets.messages import ANSWER_FILE, ORDER_FILE, Order
 from pipeline.targets.sandbox import ChildResult, run_child
 
@@ -159,7 +159,7 @@ def _environment(link: Path, threads: int, *, foreign: bool) -> dict[str, str]:
 
 def imports_for(python: str | None) -> tuple[str, ...]:
     """Folders that the child imports from besides its interpreter's own."""
-    return () if python else tuple(foreign_paths())
+    return () if python else import_paths()
 
 
 def _without_stack(result: ChildResult) -> str:

@@ -99,13 +99,15 @@ class BackendContract:
         backend: an instance, as its entry point names it.
         dynamic_batch: False: a dynamic axis must be refused by compile or run, never computed wrongly.
         integer_outputs: False: int64 outputs must be refused.
-        tolerance: max |difference| / max |reference| in float32.
+        precision: what it is asked for where a test does not say; float32 where it knows that.
+        tolerance: max |difference| / max |reference| in that precision.
         timeout_s: for each child process.
     """
 
     backend: ClassVar[Any] = None
     dynamic_batch: ClassVar[bool] = True
     integer_outputs: ClassVar[bool] = True
+    precision: ClassVar[str] = "float32"
     tolerance: ClassVar[float] = TOLERANCES["float32"]
     timeout_s: ClassVar[float] = 300.0
 
@@ -155,7 +157,7 @@ class BackendContract:
         trial.expect_right(trial.run(trial.compile(), trial.samples()))
 
     def test_precision_is_set_and_read_back(self, two: Trial) -> None:
-        assert serves("float32", two.found.precision), two.found.precision
+        assert serves(self.precision, two.found.precision), two.found.precision
         assert two.found.proof
 
     def test_float16_is_another_computation(self, tmp_path: Path) -> None:
@@ -226,7 +228,7 @@ class BackendContract:
 
     def test_unknown_option_is_refused(self) -> None:
         with pytest.raises(Refused):
-            check_request(self.backend, "float32", {"no_such_option": 1})
+            check_request(self.backend, self.precision, {"no_such_option": 1})
 
     # -- how it must be made ----------------------------------------------------------------------
 
@@ -244,7 +246,7 @@ class BackendContract:
     def test_it_is_made_without_arguments(self) -> None:
         """The child process makes its own."""
         assert type(self.backend)() == self.backend
-        assert self.backend.precisions[0] == "float32"
+        assert self.precision in self.backend.precisions
         assert self.backend.packages
         assert self.backend.name
 
@@ -267,7 +269,7 @@ class Trial:
         text: str,
         names: Mapping[str, str] | None = None,
         *,
-        precision: str = "float32",
+        precision: str | None = None,
         external_data: bool = False,
     ) -> None:
         self.contract, self.folder, self.names = contract, folder, dict(names or {})
@@ -280,15 +282,16 @@ class Trial:
         self.ran: dict[str, Arrays] = {}
         self.made: CompiledFiles
         self.found: TargetOutputs
+        asked = precision or contract.precision
         self.request = TargetRequest(
             target=contract.backend.name,
             backend=contract.backend,
             versions={},
-            precision=precision,
+            precision=asked,
             options=dict(contract.backend.option_names),
             timeout_s=contract.timeout_s,
             python=None,
-            tolerance=contract.tolerance if precision == "float32" else TOLERANCES[precision],
+            tolerance=contract.tolerance if asked == contract.precision else TOLERANCES[asked],
             threads=1,
         )
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def graph_findings(profile: Profile, facts: GraphFacts, placements: Sequence[Placement]) -> Iterator[Finding]:
     """What the graph as a whole breaks."""
-    yield from _versions(profile, facts)
+    standard = any("::" not in one.operator for one in placements)
+    yield from _versions(profile, facts, standard)
     yield from _interface(profile, facts)
     if profile.max_rank is not None:
         yield from _ranks(profile.max_rank, facts)
@@ -29,10 +30,12 @@ def _whole(limit: str, found: str, mend: str | None, verdict: Verdict = "refused
     return Finding(None, None, limit, found, verdict, mend)
 
 
-def _versions(profile: Profile, facts: GraphFacts) -> Iterator[Finding]:
+def _versions(profile: Profile, facts: GraphFacts, standard: bool) -> Iterator[Finding]:
     low, high = profile.opset
     opset = facts.opsets.get("")
-    if opset is None:
+    if opset is None and not standard:
+        pass  # no operator of ONNX's own, so no version of them
+    elif opset is None:
         yield _whole(f"opset {profile.opset_text}", "no opset of ai.onnx in the file", "export it again")
     elif (low is not None and opset < low) or (high is not None and opset > high):
         nearest = low if low is not None and opset < low else high

@@ -64,7 +64,8 @@ def refuse_known_wrong(path: Path, tool: str, pairs: tuple[KnownWrong, ...]) -> 
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     import onnx
 
-    return {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+    """Integers and texts: no pair needs another kind."""
+    return {one.name: one.i if one.type == onnx.AttributeProto.INT else one.s for one in node.attribute}
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -46,7 +46,7 @@ _OPERATOR: Final = re.compile(
 _TROUBLE: Final = re.compile(r"error|fail|not support|don't support|can't|unsupported", re.IGNORECASE)
 _BANNER: Final = re.compile(r"MNN use (\w+) precision")
 
-_LOAD: Final = '''
+_LOAD: Final = """
 def run(inputs):
     import MNN
 
@@ -69,7 +69,7 @@ def run(inputs):
         name: np.array(MNN.expr.convert(one, planes).read()).astype(dtype)  # as they come they may be NC4HW4
         for (name, dtype), one in zip(OUTPUTS.items(), found)
     }
-'''
+"""
 
 _PAGE: Final = """\
 # Bundle for MNN
@@ -186,7 +186,9 @@ class _Loaded:
             kind = _type(spec.dtype)
             array = np.ascontiguousarray(inputs[spec.name], dtype=_GIVEN_AS[kind])
             if array.dtype.kind in "iu" and not np.array_equal(array, inputs[spec.name]):
-                raise BackendError(f"the input {spec.name} holds values that do not fit into 32 bits, MNN's integers")
+                raise BackendError(
+                    f"the input {spec.name} holds values that do not fit into 32 bits, MNN's integers"
+                )
             kept.append(array)
             given.append(MNN.expr.const(array, list(array.shape), planes, getattr(MNN.expr.dtype, kind)))
         found = self.net.forward(given)
@@ -256,7 +258,9 @@ def _load(job: Job) -> tuple[Any, str]:
                 runtime_manager=manager,
             )  # fmt: skip
         except Exception as error:
-            raise BackendError(f"MNN cannot load {FILE}: {str(error).strip() or type(error).__name__}") from error
+            raise BackendError(
+                f"MNN cannot load {FILE}: {str(error).strip() or type(error).__name__}"
+            ) from error
     info = net.get_info() if net is not None else None
     if not info:
         raise BackendError(f"MNN cannot load {FILE}: it gives no module")

@@ -36,7 +36,11 @@ def weights_of(path: Path) -> dict[str, int]:
         raise BackendError(f"{path.name} has {len(data)} bytes: it is no model of MNN")
     found: Counter[str] = Counter()
     try:
-        operators = _at(data, _field(data, _at(data, 0), _NET_OPS))
+        root = _at(data, 0)
+        place = _field(data, root, _NET_OPS) if root else 0
+        if not place:
+            raise BackendError(f"{path.name} is no model of MNN: it has no operators")
+        operators = _at(data, place)
         for index in range(_number("<I", data, operators)):
             kind = _weights(data, _at(data, operators + 4 + 4 * index))
             if kind is not None:

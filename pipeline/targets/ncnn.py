@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +40,12 @@ _SUFFIXES: Final = {
 #: The switches of ncnn's arithmetic and storage in half precision; all on as it comes.
 HALF_SWITCHES: Final = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
 #: Lines in which pnnx says that it left something out.
-_LEFT_OUT: Final = re.compile(r"ignore \S+ \S+ param|not supported|unsupported|not implemented", re.IGNORECASE)
+_LEFT_OUT: Final = re.compile(
+    r"ignore \S+ \S+ param|not supported|unsupported|not implemented", re.IGNORECASE
+)
 _ESCAPES: Final = re.compile(r"\x1b?\[[0-9;]*m")
 
-_LOAD: Final = '''
+_LOAD: Final = """
 def run(inputs):
     import ncnn
 
@@ -69,7 +72,7 @@ def run(inputs):
             array = mat.numpy() if batch is None else mat.numpy(batch_index=batch)
             outputs[name] = array.copy().astype(dtype)
     return outputs
-'''
+"""
 
 _PAGE: Final = """\
 # Bundle for ncnn
@@ -203,7 +206,9 @@ class _Loaded:
                 blob = self.outputs[spec.name]
                 code, mat = extractor.extract(blob.name)
                 if code:
-                    raise BackendError(f"ncnn does not give the output {spec.name} ({blob.name}): code {code}")
+                    raise BackendError(
+                        f"ncnn does not give the output {spec.name} ({blob.name}): code {code}"
+                    )
                 if mat.empty() or mat.elemsize == 0:
                     raise BackendError(
                         f"ncnn gives an empty output {spec.name} ({blob.name}) with code 0: a layer before it "
@@ -242,13 +247,17 @@ def _convert(job: Job) -> str:
     if any(isinstance(size, str) for one in job.inputs for size in one.shape):
         command.append("inputshape2=" + ",".join(_shape(one, _other_sizes(one)) for one in job.inputs))
     command += [f"fp16={int(job.precision == 'float16')}", f"optlevel={job.options.get('optlevel', 2)}"]
-    done = subprocess.run(command, cwd=model.parent, capture_output=True, text=True, errors="replace", check=False)
+    done = subprocess.run(
+        command, cwd=model.parent, capture_output=True, text=True, errors="replace", check=False
+    )
     said = _ESCAPES.sub("", done.stdout + done.stderr)
-    print(said)
+    sys.stdout.write(said)
     missing = [name for name in (PARAM, BIN, "model_ncnn.py") if not (job.scratch / name).is_file()]
     if done.returncode != 0 or missing:
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        operator = re.search(r"(?:No Op registered for|Unrecognized op(?:erator)?|node type) ['\"]?([\w:.]+)", said)
+        operator = re.search(
+            r"(?:No Op registered for|Unrecognized op(?:erator)?|node type) ['\"]?([\w:.]+)", said
+        )
         raise BackendError(
             f"pnnx ended with {done.returncode}{f' and left no {missing[0]}' if missing else ''}: "
             f"{lines[-1] if lines else 'it printed nothing'}",
@@ -273,7 +282,7 @@ def _other_sizes(spec: TensorSpec) -> tuple[int, ...]:
 
 
 def _expect_known_layers(param: Param, left_out: list[str]) -> None:
-    """pnnx writes what it could not convert under its own name, and ends with 0."""
+    """What it could not convert pnnx leaves in the network under its own name, and ends with 0."""
     import ncnn
 
     unknown = [layer for layer in param.layers if ncnn.layer_to_index(layer.kind) < 0]
@@ -322,16 +331,22 @@ def _narrowed(spec: TensorSpec, array: NDArray[np.generic]) -> NDArray[np.generi
     """The array as a Mat can hold it; values that do not fit are refused."""
     import numpy as np
 
-    fixed = [(name, size) for name, size in zip(spec.shape, array.shape, strict=False) if isinstance(name, int)]
+    fixed = [
+        (name, size) for name, size in zip(spec.shape, array.shape, strict=False) if isinstance(name, int)
+    ]
     if len(array.shape) != len(spec.shape) or any(name != size for name, size in fixed):
         # ncnn runs other sizes with code 0 and gives something.
-        raise BackendError(f"the input {spec.name} is {list(array.shape)}, the model takes {list(spec.shape)}")
+        raise BackendError(
+            f"the input {spec.name} is {list(array.shape)}, the model takes {list(spec.shape)}"
+        )
     kind = _WIDTHS.get(str(array.dtype))
     if kind is None:
         return np.ascontiguousarray(array)
     narrow = np.ascontiguousarray(array, dtype=kind)
     if kind == "int32" and not np.array_equal(narrow, array):
-        raise BackendError(f"the input {spec.name} holds values that do not fit into 32 bits, which ncnn computes in")
+        raise BackendError(
+            f"the input {spec.name} holds values that do not fit into 32 bits, which ncnn computes in"
+        )
     return narrow
 
 
@@ -342,7 +357,9 @@ def _fitted(spec: TensorSpec, array: NDArray[np.generic]) -> NDArray[np.generic]
     if all(isinstance(size, int) for size in spec.shape) and array.shape != spec.shape:
         without_ones = [size for size in array.shape if size != 1]
         if without_ones != [size for size in spec.shape if size != 1]:
-            raise BackendError(f"ncnn gives the output {spec.name} as {list(array.shape)}, expected {list(spec.shape)}")
+            raise BackendError(
+                f"ncnn gives the output {spec.name} as {list(array.shape)}, expected {list(spec.shape)}"
+            )
         array = array.reshape([int(size) for size in spec.shape])
     if str(array.dtype) == spec.dtype:
         return np.ascontiguousarray(array)

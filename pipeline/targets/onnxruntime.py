@@ -60,22 +60,20 @@ _PAGE: Final = """\
 | `inputs.npz`, `expected.npz` | one set of inputs, and what the network gives for it |
 | `run.py` | loads `model.ort`, runs it and compares: `python run.py` |
 
-Made with onnxruntime {version}, optimisation level {level}, precision {precision}.
+Made with onnxruntime {version}, optimisation level {level}. Weights are stored in {weights}.
 
 ```
-pip install 'onnxruntime>={version}' numpy
+pip install onnxruntime=={version} numpy
 python run.py
 ```
 
 - Names, shapes and element types of inputs and outputs are those of the ONNX file:
 {values}
-- The level "{level}" holds no layout that belongs to one processor: the files run on another machine of the
-  same ONNX Runtime version. A newer version reads them too; an older one may not.
+- Both files belong to this version of ONNX Runtime. {portable}
 - Open `model.ort` with optimisation off (`ORT_DISABLE_ALL`): it has been done.
-- A minimal build of ONNX Runtime needs the operators of this model: build it with
-  `--include_ops_by_config` on what `onnxruntime.tools.ort_format_model` lists.
-- Not covered here: other execution providers (CUDA, TensorRT, CoreML, NNAPI). They optimise for themselves:
-  give them the run directory's `model.onnx`.
+- On a CPU ONNX Runtime computes in float32 where it has no kernel in float16, between casts.
+- Not covered here: other execution providers (CUDA, TensorRT, CoreML, NNAPI), which optimise for themselves
+  and want the run directory's `model.onnx`, and minimal builds.
 """
 
 
@@ -143,9 +141,15 @@ class OnnxRuntimeBackend:
             for kind, specs in (("input", job.inputs), ("output", job.outputs))
             for one in specs
         )
+        tied = compiled.facts["level"] == "all"
         return _PAGE.format(
-            title="Bundle for ONNX Runtime", version=compiled.facts["version"], level=compiled.facts["level"],
-            precision=f"{compiled.precision} ({compiled.proof})", values=values,
+            title="Bundle for ONNX Runtime",
+            version=compiled.facts["version"],
+            level=compiled.facts["level"],
+            weights=next(iter(compiled.facts["weights"]), "the types of the ONNX file"),
+            portable="At level all they also belong to this kind of processor." if tied else
+            "At this level nothing in them belongs to one kind of processor.",
+            values=values,
         )  # fmt: skip
 
 

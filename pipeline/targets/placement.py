@@ -150,7 +150,7 @@ def _against(miss: Miss) -> str:
 
 
 def multiply_accumulates(facts: NodeFacts) -> int | None:
-    """Of one inference: Conv, ConvTranspose, Gemm, MatMul, LSTM, GRU and RNN; None for the others.
+    """Of one inference: convolutions, Gemm, MatMul, LSTM, GRU and RNN; None for the others.
 
     A body of a loop counts once.
     """
@@ -191,9 +191,9 @@ def _recurrent_macs(facts: NodeFacts) -> int | None:
 
 
 _MACS: Final = {
-    "Conv": _conv_macs, "ConvTranspose": _transposed_macs, "Gemm": _product_macs, "MatMul": _product_macs,
-    "LSTM": _recurrent_macs, "GRU": _recurrent_macs, "RNN": _recurrent_macs,
+    "Conv": _conv_macs, "DeformConv": _conv_macs, "ConvInteger": _conv_macs, "ConvTranspose": _transposed_macs, "Gemm": _product_macs, "MatMul": _product_macs,
+    "MatMulInteger": _product_macs, "LSTM": _recurrent_macs, "GRU": _recurrent_macs, "RNN": _recurrent_macs,
 }  # fmt: skip
 
-#: Operators whose multiply-accumulates are counted.
-COUNTED: Final = frozenset(_MACS)
+#: Operators that multiply and accumulate: those that are counted, and those that nobody counts here.
+COUNTED: Final = frozenset((*_MACS, "Einsum", "Attention", "QLinearConv", "QLinearMatMul"))

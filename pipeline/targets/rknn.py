@@ -31,13 +31,19 @@ RELOAD: Final = (
     f"{SOURCE}; {FILE} itself needs the device"
 )
 
-#: "E build: ..." and "E RKNN: [time] ...", with or without colours.
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
-_ERROR: Final = re.compile(r"^\s*E (?:[\w ]+:)?\s*(?:\[[\d:.]+\])?\s*(.*)$", re.MULTILINE)
-_OPERATOR: Final = re.compile(r"(?:op_?[tT]ype|Op type|op|operator)\s*[:=]?\s*['\"\[]?([A-Z]\w+)")
-_NODE: Final = re.compile(r"(?:node|op_?name|name)\s*[:=]?\s*['\"\[]?([\w./:-]+)", re.IGNORECASE)
-#: Lines that sound like errors in every build.
-_HARMLESS: Final = re.compile(r"Unkown op target: 0")
+#: "E build: ..." and "E RKNN: [time] ...".
+_ERROR: Final = re.compile(r"^E (?:[\w ]+:\s*)?(?:\[[\d:.]+\]\s*)?(.+)$")
+#: Last line of a traceback, which it prints line by line.
+_RAISED: Final = re.compile(
+    r"^[A-Za-z_][\w.]*\.?(?:\w*(?:Error|Exception|Fail|Invalid\w*|Implemented)): (.+)$"
+)
+#: Error lines that say nothing, some of them in every build.
+_EMPTY: Final = re.compile(r"Unkown op target: 0|Traceback \(most recent|rknn-toolkit2 version|^=+")
+_PLACES: Final = (
+    re.compile(r"In Node, \(\"(?P<node>[^\"]*)\", (?P<operator>\w+)"),
+    re.compile(r"(?:op_?type|Op type|op|operator)\s*[:=]?\s*['\"\[]?(?P<operator>[A-Z]\w+)"),
+)
 
 _LOAD: Final = '''
 def run(inputs):
@@ -119,7 +125,9 @@ class RknnBackend:
         refuse_known_wrong(job.model, "rknn-toolkit2", (ANTIALIAS,))
         dynamic = next((one for one in job.inputs if any(isinstance(size, str) for size in one.shape)), None)
         if dynamic is not None:
-            raise BackendError(f"rknn-toolkit2 takes fixed sizes, the input {dynamic.name} is {list(dynamic.shape)}")
+            raise BackendError(
+                f"rknn-toolkit2 takes fixed sizes, the input {dynamic.name} is {list(dynamic.shape)}"
+            )
         _write_whole(job.model, job.folder / SOURCE)
         net = _built(job)
         target = job.folder / FILE
@@ -142,7 +150,7 @@ class RknnBackend:
         """See `pipeline.targets.program`."""
         head = (
             f"INPUTS = {[one.name for one in job.inputs]!r}\n"
-            f"OUTPUTS = {({one.name: one.dtype for one in job.outputs})!r}\nCHIP = {_chip(job)!r}\n\n"
+            f"OUTPUTS = { ({one.name: one.dtype for one in job.outputs})!r}\nCHIP = {_chip(job)!r}\n\n"
         )
         return program(
             head + _LOAD, title=f"Rockchip {_chip(job)}",
@@ -228,15 +236,24 @@ def _step(name: str, call: Callable[[], Any]) -> None:
 
 
 def _failure(step: str, how: str, said: str) -> BackendError:
-    text = _COLOURS.sub("", said)
-    lines = [line.strip() for line in _ERROR.findall(text) if line.strip() and not _HARMLESS.search(line)]
-    # Its tracebacks are printed line by line as errors: the last line says what it was.
-    words = next((line for line in reversed(lines) if re.search(r"[a-z]{3}", line)), "")
-    operator, node = _OPERATOR.search(words), _NODE.search(words)
+    words = reason_of(said) or how
+    found = next((place for pattern in _PLACES if (place := pattern.search(words))), None)
+    named = found.groupdict() if found else {}
     return BackendError(
-        f"rknn-toolkit2 failed in {step}: {words or how}"[:400],
-        node=node.group(1) if node else None, operator=operator.group(1) if operator else None,
+        f"rknn-toolkit2 failed in {step}: {words}"[:400],
+        node=named.get("node") or None, operator=named.get("operator"),
     )  # fmt: skip
+
+
+def reason_of(said: str) -> str:
+    """The line of what the toolkit printed that says why; "" where none does."""
+    lines = [line.strip() for line in _COLOURS.sub("", said).replace("\r", "\n").splitlines()]
+    for pattern in (_RAISED, _ERROR):
+        found = [match.group(1) for line in lines if (match := pattern.match(line))]
+        told = [one for one in found if not _EMPTY.search(one)]
+        if told:
+            return told[-1]
+    return ""
 
 
 def _words(error: BaseException) -> str:

@@ -40,7 +40,9 @@ _UNSUPPORTED: Final = re.compile(r"not supported for frontend ONNX: (.*)")
 _LOAD: Final = """
 def run(inputs):
     import os
+    import sys
 
+    sys.modules.setdefault("torch", None)  # where it is installed tvm_ffi imports it, for nothing
     os.environ.setdefault("TVM_NUM_THREADS", str(THREADS))
     os.environ.setdefault("TVM_BIND_THREADS", "0")  # another program may sit on the same core
     import tvm
@@ -197,7 +199,9 @@ class _Loaded:
 def _prepare(job: Job) -> None:
     """What has to be set before tvm is imported; this process does nothing else than TVM."""
     os.environ["TVM_NUM_THREADS"] = str(job.threads)
-    os.environ["TVM_BIND_THREADS"] = "0"  # bound threads of two processes share a core and wait for each other
+    os.environ["TVM_BIND_THREADS"] = (
+        "0"  # bound threads of two processes share a core and wait for each other
+    )
     # Where torch is installed tvm_ffi imports it, for tensors that we do not have: half of the start's time.
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 

@@ -87,13 +87,13 @@ def _schedule(function: Any, registers: Registers) -> tuple[str, Any]:
             name = apply(schedule, registers) or rule
         # A primitive that does not fit says so in many ways (ScheduleError, ValueError, InternalError),
         # and leaves a schedule that is thrown away.
-        except Exception:  # noqa: BLE001, S112
+        except Exception:  # noqa: BLE001
             continue
         return name, schedule.mod["main"].with_attrs(dict(function.attrs or {}))
     return "none", None
 
 
-class _DoesNotFit(Exception):
+class _DoesNotFitError(Exception):
     """The rule is for other functions."""
 
 
@@ -107,7 +107,7 @@ def _tiled(schedule: Any, registers: Registers) -> str | None:
             _elementwise(schedule, block)
         return "elementwise"
     if len(reductions) > 1:
-        raise _DoesNotFit
+        raise _DoesNotFitError
     reduction = reductions[0]
     kinds = _kinds(schedule, reduction)
     spatial = kinds.count(_SPATIAL)
@@ -117,9 +117,9 @@ def _tiled(schedule: Any, registers: Registers) -> str | None:
         or not spatial
         or len(consumers) > 1
     ):
-        raise _DoesNotFit
+        raise _DoesNotFitError
     if consumers and schedule.get_consumers(consumers[0]):
-        raise _DoesNotFit
+        raise _DoesNotFitError
     own = {schedule.get(one).name_hint for one in (reduction, *consumers)}
     for block in blocks:
         if schedule.get(block).name_hint not in own:
@@ -172,7 +172,8 @@ def tile_of(places: int | None, channels: int | None, registers: Registers) -> t
     the one that takes the fewest loads for a multiplication is taken, of equals the wider.
 
     Args:
-        places, channels: extents; None where they are only known when the model runs.
+        places: extent of the last but one axis; None where it is only known when the model runs.
+        channels: extent of the last, likewise.
         registers: of the processor.
     """
     best = (0.0, 1, 1)
@@ -205,7 +206,7 @@ def _parallel(schedule: Any, registers: Registers) -> str | None:
 
 def _elementwise(schedule: Any, block: Any) -> None:
     if any(kind not in (_SPATIAL, _REDUCTION) for kind in _kinds(schedule, block)):
-        raise _DoesNotFit
+        raise _DoesNotFitError
     loops = list(schedule.get_loops(block))
     if not loops:
         return

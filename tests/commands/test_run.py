@@ -24,7 +24,9 @@ def told(**points: Mapping[str, str]) -> dict[str, str]:
 
 
 def visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    """What stands in a folder, but for what is hidden and the user's cache, which remembers compositions."""
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    return sorted(names - {"user-cache"})
 
 
 def table(folder: Path) -> list[dict[str, str]]:

@@ -18,13 +18,14 @@ from pipeline.config.points import Composition
 from pipeline.config.remembered import compose_remembered
 from pipeline.config.source_digest import index_path
 from pipeline.errors import Refused
+from pipeline.locations import CONF_DIR
 
 LINES = (
     ("model=alexnet", "export.opset=11"),
     ("model=mynet", "parity=fixed", "simplify=none", "check=none"),
     ("model=mynet", "seed=3", "out=/tmp/x", "parity.k=7.5", "export.verbose=true"),
     ("model=torchvision", "model.name=resnet18", "model.inputs={x: {shape: [1, 3, 64, 64], dynamic: {0: b}}}"),
-    ("experiment=classic", "model=mynet"),
+    ("experiment=alexnet_classic", "seed=2"),
     ("model=factory", "model.factory=a.py:f", "model.args={width: 0.5, deep: true, none: null}",
      "model.inputs={x: {shape: [2]}}"),
 )  # fmt: skip
@@ -55,7 +56,7 @@ def test_what_is_refused_is_refused_with_the_same_words() -> None:
         with pytest.raises(Refused) as again:
             ask(*words)
         assert again.value.reason == composed.value.reason
-    assert entries() == []
+    assert not index_path().parent.exists(), "a refused request left something"
 
 
 def test_without_hydra() -> None:
@@ -67,9 +68,13 @@ def test_without_hydra() -> None:
         "compose_remembered(parse_arguments(['model=alexnet', 'export.opset=11']))\n"
         "print('hydra' in sys.modules, 'omegaconf' in sys.modules)\n"
     )
-    for expected in ("True True", "False False"):
+    found = []
+    for _ in range(4):  # whoever edits a configuration file meanwhile makes it compose once more
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == expected
+        found.append(done.stdout.strip())
+        if len(found) > 1 and found[-1] == "False False":
+            break
+    assert (found[0], found[-1]) == ("True True", "False False")
 
 
 @pytest.mark.parametrize("what", ["a file says something else", "a file more", "code", "a package", "words"])
@@ -77,7 +82,7 @@ def test_whatever_takes_part_makes_another_entry(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conf = tmp_path / "conf"
-    shutil.copytree(remembered.CONF_DIR, conf)
+    shutil.copytree(CONF_DIR, conf)
     monkeypatch.setattr(remembered, "CONF_DIR", conf)
     words = ["model=alexnet"]
     before = remembered._place(parse_arguments(words))
@@ -88,7 +93,7 @@ def test_whatever_takes_part_makes_another_entry(
     elif what == "a file more":
         (conf / "model" / "other.yaml").write_text("name: other\n")
     elif what == "code":
-        monkeypatch.setattr(remembered, "pipeline_code_digest", lambda modules: "another")
+        monkeypatch.setattr(remembered, "unsaved_code_digest", lambda modules: "another")
     elif what == "a package":
         monkeypatch.setattr(remembered, "full_version", lambda name: "9.9")
     else:
@@ -138,6 +143,7 @@ def test_a_folder_that_cannot_be_written_is_done_without(monkeypatch: pytest.Mon
 
 def test_the_oldest_go_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered, "MOST_ENTRIES", 8)
+    monkeypatch.setattr(remembered, "_own_files", list)  # whoever edits one meanwhile makes another entry
     ask("model=alexnet", "seed=0")
     (oldest,) = entries()
     for seed in range(1, 8):

@@ -76,12 +76,10 @@ def test_weights_are_never_touched(make):
     native = make(module, IMAGE, opset=18, exporter="dynamo").model
     lowered = make(module, IMAGE, opset=9, exporter="dynamo").model
     assert list(native.held) == list(lowered.held)
-    for name, tensor in native.held.items():
-        assert (tensor.origin, tensor.derived_by) == (
-            lowered.held[name].origin,
-            lowered.held[name].derived_by,
-        )
-        assert bytes(tensor.data()) == bytes(lowered.held[name].data())
+    for name, weight in native.held.items():
+        twin = lowered.held[name]
+        assert (weight.origin, weight.derived_by) == (twin.origin, twin.derived_by)
+        assert bytes(weight.data()) == bytes(twin.data())
 
 
 def test_a_rule_that_is_switched_off_is_named(make):

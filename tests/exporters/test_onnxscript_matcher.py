@@ -75,7 +75,8 @@ class Encoder(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.norm(x)
         x = x + self.attention(y, y, y, need_weights=False)[0]
-        return x + self.outer(torch.nn.functional.gelu(self.inner(x)))
+        y = self.outer(torch.nn.functional.gelu(self.inner(x)))
+        return torch.add(x, y)
 
 
 @pytest.mark.slow

@@ -289,6 +289,7 @@ def test_a_run_from_a_file(command: CommandLine, tmp_path: Path) -> None:  # noq
     assert again.code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opset", [11, 19])
 def test_another_opset_is_converted_and_proved(command: CommandLine, tmp_path: Path, opset: int) -> None:  # noqa: F811
     path = onnx_files.saved(tmp_path, onnx_files.convolution(), "net.onnx")

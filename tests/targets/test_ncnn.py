@@ -57,7 +57,9 @@ class TestLies:
         sets = {f"seed{seed}": dict(trial.samples()["seed0"]) for seed in range(6)}
         for seed, values in enumerate(sets.values()):
             for name in values:
-                values[name] = np.random.default_rng(seed).standard_normal(values[name].shape).astype("float32")
+                values[name] = (
+                    np.random.default_rng(seed).standard_normal(values[name].shape).astype("float32")
+                )
         trial.expect_right(trial.run(made, sets))
 
     def test_2_exit_code_0_with_layers_that_ncnn_does_not_have(self, tmp_path: Path) -> None:
@@ -93,7 +95,7 @@ class TestLies:
             trial.run(made, {"seed0": values})
 
     def test_an_empty_output_is_no_output(self) -> None:
-        with pytest.raises(BackendError, match="empty output y .* with code 0"):
+        with pytest.raises(BackendError, match=r"empty output y .* with code 0"):
             _loaded(_Mat(np.zeros(0, np.float32), empty=True)).run({"x": np.zeros((1, 2), np.float32)})
 
     def test_an_output_of_another_size_is_refused(self) -> None:
@@ -109,7 +111,8 @@ class TestFailures:
             Trial(TestNcnn(), tmp_path, ANTIALIAS).compile()
 
     @pytest.mark.parametrize(
-        "text", ["", "123\n1 1\n", "7767517\n2 1\nInput in0 0 1 in0\n", "7767517\n1 1\nInput in0 zero 1 in0\n"]
+        "text",
+        ["", "123\n1 1\n", "7767517\n2 1\nInput in0 0 1 in0\n", "7767517\n1 1\nInput in0 zero 1 in0\n"],
     )
     def test_a_damaged_param_file(self, text: str) -> None:
         with pytest.raises(BackendError, match=r"\.param file"):
@@ -140,7 +143,11 @@ class TestFiles:
         assert half_tensors(file) == 2
 
     def test_other_sizes_of_dynamic_axes(self) -> None:
-        assert _other_sizes(TensorSpec("x", "float32", ("n", 3, "h"), (1, 3, 8), (1, 3, 8), (4, 3, 8))) == (4, 3, 16)
+        assert _other_sizes(TensorSpec("x", "float32", ("n", 3, "h"), (1, 3, 8), (1, 3, 8), (4, 3, 8))) == (
+            4,
+            3,
+            16,
+        )
         assert _other_sizes(TensorSpec("x", "float32", ("n", 3), (2, 3))) == (4, 3)
 
 

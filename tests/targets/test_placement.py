@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from pathlib import Path
 
 import onnx
@@ -115,6 +116,39 @@ def test_real_files_get_a_verdict_for_every_node_from_every_profile() -> None:
             assert len(found.placements) == number, (name, file)
             assert all(one.place in PLACES and one.why for one in found.placements)
         assert judge(shipped("onnxruntime"), file).passed, file
+
+
+@pytest.mark.slow
+def test_verdicts_agree_with_onnxruntime() -> None:
+    """On the models of one operator that ship with onnx: what is said to run loads, what loads is not refused."""
+    import warnings
+
+    import onnxruntime
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        cases = [case for case in collect_testcases(None) if case.model is not None]
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    wrong: dict[str, list[str]] = {"said to run": [], "refused": []}
+    said = Counter[str]()
+    for case in cases[::4]:
+        found = judge(shipped("onnxruntime"), case.model)
+        try:
+            onnxruntime.InferenceSession(
+                case.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            loads = True
+        except Exception:  # noqa: BLE001 - the runtime raises of many kinds
+            loads = False
+        verdict = "refused" if found.refused else "unknown" if found.unknown else "said to run"
+        said[verdict] += 1
+        if verdict in wrong and loads != (verdict == "said to run"):
+            wrong[verdict].append(case.name)
+    assert said["said to run"] > 400
+    assert len(wrong["said to run"]) <= 0.03 * said["said to run"], wrong
+    assert len(wrong["refused"]) <= 3, wrong
 
 
 def _nodes(graph: onnx.GraphProto) -> int:

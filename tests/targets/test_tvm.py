@@ -62,6 +62,7 @@ class TestItsOwn:
         assert set(schedule["functions"]) == {"elementwise", "tiled reduction", "parallel reductions"}
         trial.expect_right(trial.run(made, trial.samples()))
 
+    @pytest.mark.slow
     def test_two_compilations_have_the_same_schedule(self, tmp_path: Path) -> None:
         facts = [Trial(TestTvm(), tmp_path / name, TWO).compile().compiled.facts for name in "ab"]
         assert facts[0] == facts[1]

@@ -225,9 +225,17 @@ class Context:
 
     # For the engine ------------------------------------------------------------------------------
 
-    def begin(self, rule: Rule, node: ir.Node) -> None:
-        """From here on nodes are made for `rule` in place of `node`."""
+    def begin(self, rule: Rule, node: ir.Node | None) -> None:
+        """From here on nodes are made for `rule` in place of `node`, or anywhere."""
         self._rule, self._node, self.new = rule, node, []
+
+    def place(self, node: ir.Node) -> None:
+        """New nodes stand before `node` from here on."""
+        self._node = node
+
+    def note(self, name: str) -> None:
+        """Say that the rule made the constant `name` anew."""
+        self.made[name] = Made(self._step())
 
     def changed(self) -> None:
         """The graph changed: what was folded is looked up anew."""

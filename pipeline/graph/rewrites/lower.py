@@ -50,7 +50,7 @@ class Blocker:
     @property
     def where(self) -> str:
         """The place in the network, or in the graph."""
-        place = self.scope or f"node {self.node}"
+        place = self.scope or (f"node {self.node}" if self.node else "its interface")
         return f"{place} ({self.line})" if self.line else place
 
 
@@ -89,17 +89,32 @@ def lower(model: BareModel, opset: int, *, off: Collection[str] = ()) -> tuple[B
         return model, Rewriting()
     rules: dict[tuple[str, int], list[Rule]] = {}
     for rule in rules_of("lower"):
-        for operator in rule.takes:
+        for operator in rule.takes if rule.rewrite_graph is None else ():
             rules.setdefault((operator, rule.from_opset), []).append(rule)
     declined: list[DeclinedNode] = []
+    whole = [rule for rule in rules_of("lower") if rule.rewrite_graph is not None and rule.name not in off]
     for newer in range(source, opset, -1):
         opened.context.opset = newer - 1
+        for rule in [rule for rule in whole if newer <= rule.from_opset]:
+            whole.remove(rule)
+            if blocker := _whole_graph(opened, rule, opset):
+                raise _failure([blocker], opset, newer, Rewriting(tuple(opened.applied), tuple(declined)))
         blockers = _step(opened, newer, rules, frozenset(off), declined)
         if blockers:
             opened.context.opset = newer
             raise _failure(blockers, opset, newer, Rewriting(tuple(opened.applied), tuple(declined)))
         opened.stamp(newer - 1)
     return opened.closed(), Rewriting(tuple(opened.applied), tuple(declined))
+
+
+def _whole_graph(opened: OpenedModel, rule: Rule, opset: int) -> Blocker | None:
+    """Apply a rule to the whole graph, where it is needed; what is in the way."""
+    assert rule.check_graph is not None
+    reason = rule.check_graph(opened.context, opset)
+    if reason is None:
+        opened.rewrite_graph(rule)
+        return None
+    return Blocker("the graph", "", reason.reason, rule.name) if reason.needed else None
 
 
 def _step(

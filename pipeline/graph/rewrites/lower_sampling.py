@@ -132,7 +132,7 @@ class _Sampler:
         first = np.arange(self.batch, dtype=np.int64).reshape(-1, 1, 1) * (self.height * self.width)
         flat = self.op("Add", self.op("Mul", whole[0], width), whole[1])
         flat = self.op("Add", flat, self.context.tensor(first, "batches"))
-        pixels = self.context.op("Gather", [self.rows, flat], axis=0)
+        pixels: ir.Value = self.context.op("Gather", [self.rows, flat], axis=0)
         if inside is None:
             return pixels
         kept = self.op("Cast", self.op("Not", inside), to=int(self.data_type))

@@ -11,6 +11,7 @@ from pipeline.errors import Refused
 _ROOM: Final = "pipeline.graph.rewrites"
 #: Family module of lowering rules -> the names of its rules (its `RULES`, in their order).
 LOWERING: Final[dict[str, tuple[str, ...]]] = {
+    "lower_bfloat16": ("bfloat16_to_float32",),
     "lower_normalization": ("rms_normalization", "group_normalization", "group_normalization_18",
         "layer_normalization", "batch_normalization",),
     "lower_activation": ("swish", "gelu", "mish", "hard_swish", "celu", "thresholded_relu",),

@@ -80,6 +80,17 @@ class OpenedModel:
         self.applied.append(applied)
         context.changed()
 
+    def rewrite_graph(self, rule: Rule) -> None:
+        """Let a rule change the whole graph."""
+        assert rule.rewrite_graph is not None
+        self.context.begin(rule, None)
+        rule.rewrite_graph(self.context)
+        for node in self.context.new:
+            if node.name:
+                self._made_by[node.name] = step_name(rule.name)
+        self.applied.append(Applied(rule.name, "", "the whole graph", ()))
+        self.context.changed()
+
     def stamp(self, opset: int) -> None:
         """The graph is of this opset from here on."""
         for domain in STANDARD_DOMAINS:

@@ -57,6 +57,8 @@ class Rule:
         from_opset: lower: the opset that brought the form that the rule takes. The rule makes the form
             of the opset before it; the engine applies it on the way from `from_opset` to that one.
         opsets: legalise: first and last opset of the graph in which what it makes can stand.
+        check_graph, rewrite_graph: lower: for a rule on the whole graph, applied once, when the way goes
+            from `from_opset` or an older one downwards; the second argument is the opset that is asked.
         check: the node's reason to be left alone, or None when the rule can rewrite it.
         rewrite: what stands for each output of the node (None where nobody takes it). The new nodes
             are made with `Context.op`, which puts them before the node; the engine moves uses and
@@ -74,3 +76,5 @@ class Rule:
     needs: str = ""
     from_opset: int = 0
     opsets: tuple[int, int] = ANY_OPSET
+    check_graph: Callable[[Context, int], Declined | None] | None = None
+    rewrite_graph: Callable[[Context], None] | None = None

@@ -68,7 +68,9 @@ class Pyramid(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.stem(x)
-        parts = [F.interpolate(F.adaptive_avg_pool2d(x, bins), size=(32, 32), mode="bilinear") for bins in (1, 2)]
+        parts = [
+            F.interpolate(F.adaptive_avg_pool2d(x, bins), size=(32, 32), mode="bilinear") for bins in (1, 2)
+        ]
         found = self.head(torch.cat([x, *parts], 1)).mean((2, 3))
         return F.normalize(found, dim=1)
 
@@ -99,8 +101,12 @@ class Rotary(nn.Module):
 
 def of_torchvision(name: str, size: int, opset: int) -> BareModel:
     torch.manual_seed(0)
-    network = torchvision.models.get_model(name, weights=None) if name != "deeplab" else (
-        torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
+    network = (
+        torchvision.models.get_model(name, weights=None)
+        if name != "deeplab"
+        else (
+            torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
+        )
     )
     if name == "deeplab":
         network = _Main(network)
@@ -123,7 +129,7 @@ def own(kind: Callable[[], nn.Module], shape: tuple[int, ...], opset: int) -> Ba
 
 NETWORKS: dict[str, Callable[[], BareModel]] = {
     "mobilenet_v3_small": lambda: of_torchvision("mobilenet_v3_small", 64, 11),
-    "deeplabv3": lambda: of_torchvision("deeplab", 64, 11),
+    "deeplabv3": lambda: of_torchvision("deeplab", 256, 11),
     "shufflenet": lambda: of_torchvision("shufflenet_v2_x0_5", 64, 11),
     "densenet121": lambda: of_torchvision("densenet121", 64, 11),
     "swin_t 11": lambda: of_torchvision("swin_t", 64, 11),

@@ -24,6 +24,10 @@ _DYNAMIC = "float[2,3] x, int64[1] a => float[b,c] y"
 _SLICE = "float[5,6] x => float[a,b] y | int64[1] s={1}, int64[1] e={4}, int64[1] a={-1}, int64[1] t={2} |"
 
 PAIRS: dict[str, Pair] = {
+    "bfloat16_to_float32": Pair(
+        "float[1,2,5] x => float[1,2,3] y | float[2,2,3] w0={1,0,-1,2,1,0,0,1,2,1,1,1} |"
+        " a=Cast<to=16>(x) w=Cast<to=16>(w0) b=Conv(a, w) y=Cast<to=1>(b)",
+    ),
     # normalization
     "rms_normalization": Pair(
         "float[2,3,4] x => float[2,3,4] y | float[4] s={1,2,3,4} | y = RMSNormalization(x, s)",

@@ -271,9 +271,8 @@ def arithmetic(r: Random) -> Case:
     if operator == "PRelu":
         x, y = x.astype("float32"), y.astype("float32")
     attributes = {}
-    if operator == "Mod":
-        if dtype == "float32" or r.random() < 0.3:
-            attributes["fmod"] = 1
+    if operator == "Mod" and (dtype == "float32" or r.random() < 0.3):
+        attributes["fmod"] = 1
     return Case(operator, ["x", "y"], {"x": x, "y": y}, attributes=attributes, opsets=(low, NEWEST))
 
 
@@ -727,7 +726,7 @@ def _in_branch(model: onnx.ModelProto) -> onnx.ModelProto:
 NOISE = 1e-4
 
 
-def against_reference(given: Sample, lowered: BareModel) -> str | None:
+def against_reference(given: Sample, lowered: BareModel, noise: float = NOISE) -> str | None:
     """What is wrong with a lowered graph whose source ONNX Runtime does not run: onnx.reference is the oracle.
 
     The lowered graph runs on ONNX Runtime where it can, else on the reference too.
@@ -743,7 +742,7 @@ def against_reference(given: Sample, lowered: BareModel) -> str | None:
             return f"{other.dtype}{other.shape} instead of {one.dtype}{one.shape}"
         scale = max(float(np.abs(one.astype(np.float64)).max(initial=0)), 1e-9)
         if not np.allclose(
-            one.astype(np.float64), other.astype(np.float64), rtol=0, atol=NOISE * scale, equal_nan=True
+            one.astype(np.float64), other.astype(np.float64), rtol=0, atol=noise * scale, equal_nan=True
         ):
             return f"{other} instead of {one}"
     return None

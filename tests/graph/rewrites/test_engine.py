@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import Refused, StageFailed
+from pipeline.graph.bare import HeldTensor
 from pipeline.graph.check import check
 from pipeline.graph.equivalence import compare_graphs
 from pipeline.graph.rewrites import lower as lowering
@@ -215,3 +216,32 @@ def test_names_that_are_refused(given, key, kind, said):
 
 def test_rules_that_are_switched_off():
     assert check_rules({"gelu": False, "mish": True}, key="export.rules", kind="lower") == ("gelu",)
+
+
+def test_bfloat16_weights_become_float32_and_are_derived():
+    import ml_dtypes
+
+    model = bare(
+        """
+        g (bfloat16[2,32] x, bfloat16[32,64] w) => (bfloat16[2,64] y)
+        <bfloat16[64] b>
+        { a = MatMul(x, w) y = Add(a, a) }
+        """.replace("<bfloat16[64] b>", ""),
+        opset=18,
+    )  # fmt: skip
+    weight = random(32, 64).astype(ml_dtypes.bfloat16)
+    tensor = HeldTensor("w", 16, (32, 64), lambda: weight.reshape(-1).view(np.uint8), "w")
+    model = replace(model, inputs=("x",), held={"w": tensor})
+    made, rewriting = lower(model, 17)
+    assert rewriting.counts == {"bfloat16_to_float32": 1}
+    [wide] = made.held.values()
+    assert (wide.dtype, wide.derived_by, wide.origin) == (1, "rule bfloat16_to_float32", None)
+    assert np.array_equal(
+        np.frombuffer(bytes(wide.data()), np.float32).reshape(32, 64), weight.astype(np.float32)
+    )
+    assert operators_of(made) == ["Cast", "MatMul", "Add", "Cast"]
+    assert (made.inputs, made.outputs) == (("x",), ("y",))
+    check(made)
+    with pytest.raises(LoweringFailed) as caught:
+        lower(model, 11)
+    assert "the input x is bfloat16, which opset 11 does not know" in caught.value.reason.message

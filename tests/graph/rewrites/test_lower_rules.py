@@ -17,8 +17,10 @@ from pipeline.graph.rewrites.prove import prove
 from pipeline.graph.rewrites.rule import Rule
 from tests.graph.graphs import bare
 from tests.graph.rewrites.lower_cases import PAIRS
-from tests.graph.rewrites.random_graphs import Case, Sample, against_reference
+from tests.graph.rewrites.random_graphs import NOISE, Case, Sample, against_reference
 
+#: Two roundings to 8 bits.
+BFLOAT16_NOISE = 2**-7
 RULES = {rule.name: rule for rule in rules_of("lower")}
 
 
@@ -87,7 +89,7 @@ def test_rewritten(rule: Rule):
     made = [
         node for node in lowered.parsed().graph.node if lowered.made_by.get(node.name) == f"rule {rule.name}"
     ]
-    assert made
+    assert made or rule.rewrite_graph is not None
     written = {node.op_type for node in made}
     if rule.makes[0] in RULES or not rule.makes[0].startswith("operators"):
         assert written <= {*rule.makes, "Identity"}, "the rule writes operators that it does not name"
@@ -100,7 +102,9 @@ def test_rewritten(rule: Rule):
         error = prove(model, lowered, rewriting, values, key="export.rules")
         if error is None:
             case = Case(rule.takes[0], [], values)
-            assert against_reference(Sample(case, model, rule.from_opset - 1, values), lowered) is None
+            noise = BFLOAT16_NOISE if rule.name == "bfloat16_to_float32" else NOISE
+            made_sample = Sample(case, model, rule.from_opset - 1, values)
+            assert against_reference(made_sample, lowered, noise) is None
         elif exact:
             assert error < 1e-6
 

@@ -1,0 +1,40 @@
+"""`rules`: what it lists, as text and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipeline.commands.rules import main
+from pipeline.errors import Refused
+from pipeline.graph.rewrites.names import NAMES
+
+
+def test_json_lists_every_rule(capsys):
+    assert main(["--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == list(NAMES)
+    for row in rows:
+        assert set(row) == {
+            "name", "kind", "summary", "takes", "makes", "needs", "promise", "from_opset", "opsets", "off",
+        }  # fmt: skip
+        assert row["off"] == f"{'export' if row['kind'] == 'lower' else 'target'}.rules.{row['name']}=false"
+
+
+def test_words_narrow_the_list(capsys):
+    assert main(["lower", "einsum"]) == 0
+    assert capsys.readouterr().out == (
+        "einsum  (lower, from opset 12 to 11, float noise)\n"
+        "    Einsum becomes products of matrices\n"
+        "    takes Einsum; makes Identity, MatMul, ReduceSum, Reshape, Squeeze, Transpose, Unsqueeze\n"
+        "    needs no repeated index in an operand; the sizes of indices that share an axis of a matrix\n"
+        "    off with export.rules.einsum=false\n"
+        "1 rule\n"
+    )
+
+
+def test_a_flag_that_there_is_not():
+    with pytest.raises(Refused) as caught:
+        main(["--all"])
+    assert caught.value.reason.code == "PL-800"
