@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+RKNN   := .venv-rknn
 # The tests run every backend that installs beside torch.
 BACKENDS := openvino tvm ncnn mnn
 
@@ -12,7 +13,7 @@ export PIP_CONSTRAINT := /dev/null
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench reach lock clean
+.PHONY: help setup demo test test-all lint format bench reach lock clean rknn
 
 help:  ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -55,6 +56,14 @@ lock: $(STAMP)  ## resolve requirements.lock anew: hashes, no addresses
 	$(BIN)/uv pip compile pyproject.toml --extra dev $(BACKENDS:%=--extra %) --universal --upgrade --generate-hashes \
 	    --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
 	@! grep -n '://' requirements.lock
+
+rknn: $(RKNN)/.installed  ## an environment with rknn-toolkit2 in .venv-rknn, for target=rknn
+
+$(RKNN)/.installed: requirements-rknn.txt
+	$(PYTHON) -m venv $(RKNN)
+	$(RKNN)/bin/python -m pip install --quiet -r requirements-rknn.txt
+	$(RKNN)/bin/python -m pip install --quiet --no-deps rknn-toolkit2==2.5.0
+	@touch $@
 
 clean:  ## caches and builds; outputs/ and .venv stay
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

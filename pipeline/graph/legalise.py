@@ -104,7 +104,7 @@ def legalise_and_prove(
         values: the export inputs, arrays by name.
         simplifies: whether the simplifier runs again; False where the request wants none.
         private_apis: see `onnxsim_core.run_onnxsim`.
-        keep: held tensors that the simplifier must leave under their own names.
+        keep: held tensors that must stay what they are, under their own names.
 
     Raises:
         StageFailed: PL-431, with the first rule that broke something.
@@ -121,11 +121,11 @@ def legalise_and_prove(
             current, _ = simplify(whole, values, private_apis=private_apis, keep=keep)
     rewriting = rewriting.then(done)
     approximate, exact = _passes(names)
-    approximated, done = rewrite(current, approximate)
+    approximated, done = rewrite(current, approximate, fixed=keep)
     rewriting = rewriting.then(done)
     approximation = _approximation(current, approximated, done, values) if done.applied else None
     current = approximated
-    ruled, done = rewrite(current, exact)
+    ruled, done = rewrite(current, exact, fixed=keep)
     rewriting = rewriting.then(done)
     if not rewriting.applied:
         return Legalised(model, rewriting)
@@ -209,7 +209,7 @@ def _simplified(
     simpler, done = simplify(ruled, values, private_apis=private_apis, keep=keep)
     if done.outcome != "simplified":
         return simpler, False
-    again, undone = rewrite(simpler, rules)
+    again, undone = rewrite(simpler, rules, fixed=keep)
     if not undone.applied:
         return simpler, True
     # The simplifier fused what a rule had taken apart: the rules have the last word.

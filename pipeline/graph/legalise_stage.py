@@ -96,6 +96,8 @@ class LegaliseStage:
         same = ("inputs", "outputs", "shown_parameters")
         if changed := [name for name in same if getattr(before, name) != getattr(after, name)]:
             raise InternalError(f"rules changed {changed}")
+        if lost := [name for name in self.keep if name in before.held and name not in after.held]:
+            raise InternalError(f"rules lost the parameters {lost}")
         if "freeze_batch" not in self.rules:
             for (name, kind, sizes), (_, other, found) in zip(_types(before), _types(after), strict=True):
                 # A size that was not known may have become known.

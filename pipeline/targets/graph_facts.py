@@ -158,6 +158,7 @@ def _inferred(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str | None]:
 def _gather(scope: Scope, scopes: list[Scope]) -> None:
     """Fill `scope`, and add a scope for every body inside its nodes."""
     graph = scope.graph
+    _check_names(graph)
     for value in (*graph.input, *graph.value_info, *graph.output):
         _typed(scope, value)
     for tensor in graph.initializer:
@@ -189,6 +190,27 @@ def _gather(scope: Scope, scopes: list[Scope]) -> None:
                               scope.consumers)  # fmt: skip
                 scopes.append(inner)
                 _gather(inner, scopes)
+
+
+def _check_names(graph: onnx.GraphProto) -> None:
+    """Names of a damaged file may be no text: protobuf hands such out as bytes.
+
+    Raises:
+        Refused: there is one.
+    """
+    for node in graph.node:
+        attributes = (one.name for one in node.attribute)
+        for name in (node.op_type, node.domain, node.name, *node.input, *node.output, *attributes):
+            if not isinstance(name, str):
+                raise _damaged_name(name)
+    for one in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        if not isinstance(one.name, str):
+            raise _damaged_name(one.name)
+
+
+def _damaged_name(name: Any) -> Refused:
+    return Refused("PL-609", "the file is damaged: a name in it is no text", found=repr(name)[:60],
+                   expected="UTF-8", next_step="Export it again")  # fmt: skip
 
 
 def _inside(outer: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

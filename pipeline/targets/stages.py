@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.errors import InternalError, StageFailed
+from pipeline.events import Finding
 from pipeline.samples.spec import InputSpecs
 from pipeline.stage import KeyParts, Stage, Verdict, Workspace
 from pipeline.targets.backend import Backend, serves
@@ -312,6 +313,9 @@ class CompareStage:
         lines = tuple(one.line() for one in comparisons)
         if not all(one.passed for one in comparisons):
             raise failure(comparisons, request.target, request.precision, lines)
+        for label in sorted({one.label for one in comparisons if one.drowned}):
+            message = f"inputs {label} prove little in {request.precision}: rounding would hide a fault"
+            workspace.emit(Finding(self.name, "warning", message))
         worst = min(comparisons, key=lambda one: one.margin)
         report = TargetReport(lines, request.tolerance)
         workspace.put("target_report", report)

@@ -148,7 +148,7 @@ def test_bodies_inside_nodes_are_judged_with_what_is_around_them() -> None:
     found = judged("tvm", onnx.parser.parse_model(BRANCHES))
     rows = [(one.node, one.operator, one.place) for one in found.placements]
     assert rows[0][1:] == ("Constant", "folded")
-    assert rows[1][1:] == ("If", "unsupported")
+    assert rows[1][1:] == ("If", "unknown")
     assert [row[1:] for row in rows[2:]] == [
         ("Det", "unsupported"),
         ("Mul", "accelerator"),
@@ -252,7 +252,7 @@ def test_damaged_files_are_refused_or_judged_and_nothing_else(tmp_path: Path) ->
     path = tmp_path / "x.onnx"
     judged_count = 0
     codes = set()
-    for _ in range(400):
+    for _ in range(500):
         data = bytearray(whole_file)
         for _ in range(source.randint(1, 6)):
             data[source.randrange(len(data))] = source.randrange(256)

@@ -207,6 +207,26 @@ class TestComparison:
         assert self.judge(array, found, "float16", 5e-3).passed
         assert not self.judge(array, array * np.float32(1.01), "float16", 5e-3).passed
 
+    def test_a_network_that_amplifies_rounding_may_do_so_in_half_precision(self) -> None:
+        """Its float32 noise says how much: 4e-6 of the scale becomes 3 percent, 1e-8 nothing to speak of."""
+        from pipeline.parity.reference import Reference
+
+        array = np.random.default_rng(0).standard_normal((1, 100)).astype(np.float32)
+        scale = np.abs(array).max()
+
+        def judged(noise: float, label: str = "seed0", error: float = 0.012) -> Any:
+            exact = {name: {"y": array.astype(np.float64) + noise * scale} for name in ("seed0", label)}
+            reference = Reference({name: {"y": array} for name in ("seed0", label)}, exact)
+            found = {label: {"y": array + np.float32(error) * scale}}
+            return compare_target(reference, found, precision="float16", tolerance=5e-3, k=16.0)[0]
+
+        noisy, quiet = judged(4e-6), judged(1e-8)
+        assert noisy.passed and 0.03 < noisy.tolerance < 0.034
+        assert not quiet.passed and quiet.tolerance == 5e-3
+        assert not judged(1e-4, error=0.06).passed, "never more than 5 percent where noise is measured"
+        drowned = judged(1.6e-5, "seed2", error=0.06)
+        assert drowned.passed and drowned.drowned
+
     def test_nan_elsewhere_fails_with_the_place(self) -> None:
         array = np.ones((1, 4), np.float32) * np.arange(4, dtype=np.float32)
         found = array.copy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,10 +47,15 @@ class Context:
         graph: the main graph.
         opset: of ai.onnx, in which `op` makes nodes.
         held: tensors that are held aside, by name; those that rules made too.
+        fixed: those of them that must stay what they are, inputs of the file or named by the user: to a
+            rule they are values like any other, and none is computed from them.
     """
 
-    def __init__(self, graph: ir.Graph, opset: int, held: Mapping[str, HeldTensor]) -> None:
+    def __init__(
+        self, graph: ir.Graph, opset: int, held: Mapping[str, HeldTensor], fixed: Collection[str] = ()
+    ) -> None:
         self.graph = graph
+        self.fixed = frozenset(fixed)
         self.opset = opset
         self.held: dict[str, HeldTensor] = dict(held)
         self.made: dict[str, Made] = {}
@@ -102,7 +107,9 @@ class Context:
 
     def is_weight(self, value: ir.Value | None) -> bool:
         """Whether it is a constant of the file: an initializer, a Constant or a tensor held aside."""
-        return value is not None and (value.name in self.held or self.constant(value) is not None)
+        if value is None or value.name in self.fixed:
+            return False
+        return value.name in self.held or self.constant(value) is not None
 
     def attribute(self, node: ir.Node, name: str, default: Any = None) -> Any:
         """An attribute's value as Python or onnx-ir has it."""
@@ -247,7 +254,7 @@ class Context:
 
     def _held_array(self, name: str) -> NDArray[Any] | None:
         tensor = self.held.get(name)
-        return None if tensor is None else held_array(tensor)
+        return None if tensor is None or name in self.fixed else held_array(tensor)
 
     def _constant(self, number: int, shape: tuple[int, ...], array: NDArray[Any], hint: str) -> ir.Value:
         name = self.unique(hint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from pipeline.graph.bare import BareModel
@@ -15,18 +15,21 @@ from pipeline.graph.rewrites.rule import Rule
 ROUNDS: Final = 16
 
 
-def rewrite(model: BareModel, rules: Sequence[Rule]) -> tuple[BareModel, Rewriting]:
+def rewrite(
+    model: BareModel, rules: Sequence[Rule], *, fixed: Collection[str] = ()
+) -> tuple[BareModel, Rewriting]:
     """Apply legalisation rules, in their order, round by round.
 
     Args:
         model: it is not changed; when no rule applies it is given back as it is.
         rules: a rule whose range of opsets the graph's is not in is left out.
+        fixed: held tensors that must stay what they are, beside the shown parameters.
 
     Returns:
         The rewritten model, and what was applied and declined. Declined are the nodes that a rule looked
         at in the last round and left alone for a reason that matters.
     """
-    opened = OpenedModel(model)
+    opened = OpenedModel(model, fixed)
     rules = [rule for rule in rules if rule.opsets[0] <= opened.opset <= rule.opsets[1]]
     declined: tuple[DeclinedNode, ...] = ()
     for _ in range(ROUNDS):

@@ -51,7 +51,7 @@ def _minus(context: Context, value: ir.Value) -> ir.Value:
     known = context.constant(value)
     if known is not None:
         return context.tensor(-known, "negated")
-    if value.name in context.held:
+    if context.is_weight(value):
         return context.derived(
             [value], lambda array: -array, dtype, forms.sizes_of(context, value), "negated"
         )

@@ -80,6 +80,8 @@ def narrow_float64(model: BareModel) -> tuple[BareModel, Rewriting]:
     step = step_name("narrow_float64")
     if any(value.type.tensor_type.elem_type == DOUBLE for value in proto.graph.output):
         return model, _declined("narrow_float64", "an output is float64, and float32 has not its digits")
+    if any(model.held[name].dtype == DOUBLE for name in model.shown_parameters):
+        return model, _declined("narrow_float64", "a parameter that is an input of the file is float64")
     changed = 0
     held = {
         name: _narrowed(tensor, step) if tensor.dtype == DOUBLE else tensor

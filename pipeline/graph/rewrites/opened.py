@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +30,7 @@ class OpenedModel:
         applied: what was done so far.
     """
 
-    def __init__(self, model: BareModel) -> None:
+    def __init__(self, model: BareModel, fixed: Collection[str] = ()) -> None:
         proto = model.parsed()
         self._had_types = bool(proto.graph.value_info)
         self._model = model
@@ -38,7 +38,7 @@ class OpenedModel:
         if self._ir.functions:
             raise InternalError("functions of the model's own are inlined before rules are applied")
         self.graph = self._ir.graph
-        self.context = Context(self.graph, self.opset, model.held)
+        self.context = Context(self.graph, self.opset, model.held, (*model.shown_parameters, *fixed))
         self.applied: list[Applied] = []
         self._scopes, self._lines = dict(model.scopes), dict(model.lines)
         self._made_by = dict(model.made_by)

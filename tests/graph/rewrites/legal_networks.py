@@ -11,6 +11,9 @@ import torchvision
 from torch import nn
 
 from pipeline.graph.bare import BareModel
+from pipeline.samples.spec import parse_inputs
+from pipeline.sources.live import calibrate, make_live
+from pipeline.sources.network import Network
 from tests.graph.test_real_networks import exported
 
 
@@ -99,21 +102,9 @@ class Rotary(nn.Module):
         return (weights @ (v - gates**3)).transpose(1, 2).reshape(batch, length, -1)
 
 
-def of_torchvision(name: str, size: int, opset: int) -> BareModel:
-    torch.manual_seed(0)
-    network = (
-        torchvision.models.get_model(name, weights=None)
-        if name != "deeplab"
-        else (
-            torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
-        )
-    )
-    if name == "deeplab":
-        network = _Main(network)
-    return exported(network, (1, 3, size, size), opset)
-
-
 class _Main(nn.Module):
+    """The first output of a segmentation network."""
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
@@ -122,9 +113,27 @@ class _Main(nn.Module):
         return self.network(x)["out"]
 
 
+def deeplab() -> nn.Module:
+    return _Main(
+        torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None)
+    )
+
+
 def own(kind: Callable[[], nn.Module], shape: tuple[int, ...], opset: int) -> BareModel:
+    """Weights and statistics are drawn as in a run, so that the output depends on the input."""
     torch.manual_seed(0)
-    return exported(kind(), shape, opset)
+    network = kind().eval()
+    make_live(network, seed=0)
+    specs = parse_inputs({"input1": {"shape": list(shape)}}, key="model.inputs")
+    calibrate(Network(network, specs), seed=0)
+    return exported(network, shape, opset)
+
+
+def of_torchvision(name: str, size: int, opset: int) -> BareModel:
+    """One of torchvision's networks on a small image."""
+    more = {"init_weights": False} if name == "inception_v3" else {}
+    kind = deeplab if name == "deeplab" else lambda: torchvision.models.get_model(name, weights=None, **more)
+    return own(kind, (1, 3, size, size), opset)
 
 
 NETWORKS: dict[str, Callable[[], BareModel]] = {

@@ -6,7 +6,7 @@ Some stand behind or before another operator, some inside of a branch. Everythin
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import onnxruntime
 from onnx.reference import ReferenceEvaluator
 
 from pipeline.graph.bare import BareModel
+from pipeline.graph.split import hold_values, typed_input
 
 Random = np.random.Generator
 NEWEST = 25
@@ -642,15 +643,66 @@ def sample(seed: int, maker: Callable[[Random], Case] | None = None) -> Sample:
     opset = int(r.integers(case.opsets[0], case.opsets[1] + 1))
     # Half of them go the whole way, the others stop somewhere.
     target = OLDEST if r.random() < 0.5 else int(r.integers(OLDEST, opset))
-    return Sample(
-        case, build(case, opset, branch=r.random() < 0.15, around=r.random() < 0.3), target, case.given
-    )
+    branch, around = r.random() < 0.15, r.random() < 0.3
+    how = r.random()
+    if how < 0.1 and case.operator not in FLOAT32_ALONE:
+        case = _halved(case)
+    free = r.random(64) < 0.5 if 0.1 <= how < 0.25 else None
+    model = build(case, opset, branch=branch, around=around, free=free)
+    if 0.25 <= how < 0.45:
+        model = _held(model)
+    return Sample(case, model, target, case.given)
 
 
-def build(case: Case, opset: int, *, branch: bool = False, around: bool = False) -> BareModel:
-    """The model of a case: alone, behind and before another operator, or inside a branch."""
+#: Operators that want float32 in one place or another (scales, windows), or that no CPU has in float16.
+FLOAT32_ALONE = {
+    "DFT", "DequantizeLinear", "Einsum", "GridSample", "QuantizeLinear", "Range", "Resize", "STFT", "CumSum",
+    "ScatterElements", "ScatterND",
+}  # fmt: skip
+
+
+def _halved(case: Case) -> Case:
+    """The same in float16."""
+
+    def half(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {
+            name: one.astype(np.float16) if one.dtype == np.float32 else one for name, one in values.items()
+        }
+
+    return replace(case, given=half(case.given), known=half(case.known))
+
+
+def _held(model: BareModel) -> BareModel:
+    """Floating constants are held aside, however small: a rule may not count on their values."""
+    proto = model.parsed()
+    held, kept = dict(model.held), []
+    for tensor in proto.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.FLOAT and tensor.dims:
+            held[tensor.name] = hold_values(tensor, origin=tensor.name, derived_by=None)
+            proto.graph.input.append(typed_input(held[tensor.name]))
+        else:
+            kept.append(onnx.TensorProto.FromString(tensor.SerializeToString()))
+    del proto.graph.initializer[:]
+    proto.graph.initializer.extend(kept)
+    made = replace(model, proto=proto.SerializeToString(), held=held, origins={})
+    made.check_invariant()
+    return made
+
+
+def build(
+    case: Case, opset: int, *, branch: bool = False, around: bool = False, free: np.ndarray | None = None
+) -> BareModel:
+    """The model of a case: alone, behind another operator, or inside a branch.
+
+    `free` says of each size of the inputs whether the file leaves it open.
+    """
     given = {name: h.make_tensor_value_info(name, h.np_dtype_to_tensor_dtype(v.dtype), v.shape)
              for name, v in case.given.items()}  # fmt: skip
+    if free is not None:
+        every = [dim for value in given.values() for dim in value.type.tensor_type.shape.dim]
+        for number, (dim, is_free) in enumerate(zip(every, free, strict=False)):
+            if is_free:
+                dim.dim_param = f"size{number}"
     known = [nh.from_array(np.asarray(v), name) for name, v in case.known.items()]
     names = list(case.inputs)
     nodes = []
@@ -724,6 +776,8 @@ def _in_branch(model: onnx.ModelProto) -> onnx.ModelProto:
 
 #: Relative to the largest magnitude: a thousand roundings of float32.
 NOISE = 1e-4
+#: How much coarser float16 is judged, as in pipeline.graph.equivalence.
+HALF_OVER_SINGLE = 100
 
 
 def against_reference(given: Sample, lowered: BareModel, noise: float = NOISE) -> str | None:
@@ -741,6 +795,7 @@ def against_reference(given: Sample, lowered: BareModel, noise: float = NOISE) -
         if one.shape != other.shape or one.dtype != other.dtype:
             return f"{other.dtype}{other.shape} instead of {one.dtype}{one.shape}"
         scale = max(float(np.abs(one.astype(np.float64)).max(initial=0)), 1e-9)
+        scale *= HALF_OVER_SINGLE if one.dtype == np.float16 else 1
         if not np.allclose(
             one.astype(np.float64), other.astype(np.float64), rtol=0, atol=noise * scale, equal_nan=True
         ):

@@ -211,6 +211,20 @@ def test_rules_that_change_a_weight_read_it_only_when_the_file_is_written() -> N
     assert np.array_equal(opened.held[name].data().view(np.float32).reshape(50, 40), weight.T)
 
 
+def test_parameters_that_the_user_sees_stay_what_they_are(tmp_path: Path) -> None:
+    weight = random(40, 50)
+    text = "g (float[1,40] x, float[40,50] w) => (float[1,50] y) { y = MatMul (x, w) }"
+    shown = bare(text, {"w": weight}, opset=13, shown_parameters=("w",))
+    after, rewriting = legalise(shown, ["linear_to_conv"])
+    assert after is shown and "no constant matrix" in rewriting.declined[0].reason
+    # A parameter that was named is not one that a rule may put another in the place of.
+    named = LegaliseStage(("linear_to_conv",), True, keep=("w",))
+    bench = Bench(tmp_path, {"simplified": bare(text, {"w": weight}, opset=13), "export_inputs": {}})
+    named.run(bench)
+    named.ensures(bench)
+    assert tuple(bench.values["legalised"].held) == ("w",)
+
+
 def test_rules_reach_into_branches() -> None:
     text = """
         g (bool c, float[2,3] x) => (float[2,3] y) {
