@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.errors import StageFailed
 from pipeline.events import LogLine
 from pipeline.parity.compare import is_floating
-from pipeline.parity.npz import write_npz
+from pipeline.samples.npz import write_npz
 from pipeline.stage import Workspace
 from pipeline.targets.backend import Job
 from pipeline.targets.backends import interpreter

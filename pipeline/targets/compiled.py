@@ -103,7 +103,7 @@ class TargetOutputs:
 
     def store(self, folder: Path) -> None:
         """Write outputs.json (which array is what) and arrays.npz."""
-        from pipeline.parity.npz import write_npz
+        from pipeline.samples.npz import write_npz
 
         rows: list[dict[str, str]] = []
         arrays: dict[str, Any] = {}

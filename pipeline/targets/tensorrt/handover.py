@@ -91,7 +91,7 @@ def write(
     Raises:
         StageFailed: PL-643, the graph cannot be made float16; PL-649, in float16 it computes something else.
     """
-    from pipeline.parity.npz import write_npz
+    from pipeline.samples.npz import write_npz
 
     label, inputs = next(iter(workspace.get("parity_inputs").items()))
     expected = workspace.get("reference").outputs[label]
