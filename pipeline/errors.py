@@ -117,7 +117,6 @@ CODES: Final[dict[str, str]] = {
     "PL-521": "the comparison proves nothing",
     # 6xx targets
     "PL-600": "there is no such target",
-    "PL-601": "a target needs a comparison with the network",
     "PL-601": "a target's profile is damaged",
     "PL-602": "a profile names an operator that there is not",
     "PL-603": "a limit of a profile cannot be read",
@@ -127,6 +126,7 @@ CODES: Final[dict[str, str]] = {
     "PL-607": "a precision that the target does not have",
     "PL-608": "the target does not take the graph",
     "PL-609": "the file cannot be judged",
+    "PL-610": "a target needs a comparison with the network",
     "PL-620": "the folder of calibration data cannot be used",
     "PL-621": "a file of the calibration data cannot be used",
     "PL-622": "the vendor's compiler does not take an option",

@@ -168,10 +168,11 @@ class _Job:
         if asked < self.opset:
             newer = raised(held.model, self.opset, self.values)
             return replace(held, model=newer), Attempt(exporter, self.opset, "passed", converted_from=asked)
-        model, rewriting = lowered(held.model, self.opset, self.values, self.config.rules)
-        attempt = Attempt(
-            exporter, self.opset, "passed", converted_from=asked, rules=rewriting.counts
+        model, rewriting = lowered(
+            held.model, self.opset, self.values, self.config.rules,
+            private_apis=self.private_apis, keep=self.parameter_names,
         )  # fmt: skip
+        attempt = Attempt(exporter, self.opset, "passed", converted_from=asked, rules=rewriting.counts)
         return replace(held, model=model), attempt
 
     def _ask(self, exporter: Exporter, opset: int, folder: Path) -> Exported:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StageFailed
@@ -29,26 +29,46 @@ def raised(model: BareModel, opset: int, values: Mapping[str, Any]) -> BareModel
 
 
 def lowered(
-    model: BareModel, opset: int, values: Mapping[str, Any], rules: Mapping[str, Any]
+    model: BareModel,
+    opset: int,
+    values: Mapping[str, Any],
+    rules: Mapping[str, Any],
+    *,
+    private_apis: bool = False,
+    keep: Collection[str] = (),
 ) -> tuple[BareModel, Rewriting]:
     """Bring a graph down to an older opset with our rules, and prove it.
+
+    TorchScript computes sizes and indices in the graph. Where rules have to know them, the graph is
+    simplified first: what depends on constants alone is folded then.
 
     Args:
         model: it is not changed.
         opset: older than the model's.
         values: the export inputs.
         rules: rule to False where it is switched off.
+        private_apis: see `simplify`.
+        keep: see `simplify`.
 
     Raises:
         StageFailed: PL-430, no rule brings an operator so far down; PL-431, a rule changed what the
             graph computes.
     """
-    from pipeline.graph.rewrites.lower import lower
+    from pipeline.graph.rewrites.lower import LoweringFailed, lower
     from pipeline.graph.rewrites.prove import prove
+    from pipeline.graph.simplify import simplify
 
     off = [name for name, on in rules.items() if on is False]
-    made, rewriting = lower(model, opset, off=off)
-    prove(model, made, rewriting, values, key="export.rules")
+    before = model
+    try:
+        made, rewriting = lower(before, opset, off=off)
+    except LoweringFailed as failed:
+        before, _ = simplify(model, values, private_apis=private_apis, keep=keep)
+        try:
+            made, rewriting = lower(before, opset, off=off)
+        except LoweringFailed as again:
+            raise (again if again.nearest <= failed.nearest else failed) from None
+    prove(before, made, rewriting, values, key="export.rules")
     return made, rewriting
 
 

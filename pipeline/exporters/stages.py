@@ -63,9 +63,7 @@ class ExportStage:
         extra = {}
         if self.config.custom_symbolics is not None:
             extra["custom_symbolics"] = user_code_digest(self.config.custom_symbolics, SYMBOLICS_KEY).sha256
-        packages = ["torch", "onnx", "onnx-ir", "onnxruntime"]
-        if self.config.exporter != "torchscript":
-            packages += ["onnxscript"]
+        packages = ["torch", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "onnxsim"]
         return KeyParts(
             config={
                 **data,
@@ -79,6 +77,8 @@ class ExportStage:
                 "pipeline.exporters.torchscript",
                 "pipeline.exporters.dynamo",
                 "pipeline.graph.rewrites.prove",
+                "pipeline.graph.rewrites.raising",
+                "pipeline.graph.simplify",
                 *(f"pipeline.graph.rewrites.{family}" for family in LOWERING),
             ),
             packages=tuple(packages),

@@ -310,11 +310,12 @@ class Trial:
         return compile_model(self.request, self.model, interface, self._fresh(), self.events.append)[0]
 
     def run(self, made: CompiledFiles, samples: Mapping[str, Arrays]) -> TargetOutputs:
-        """Run it in another one."""
-        self.ran = dict(samples)
-        return run_compiled(
+        """Run it in another one; what went in is kept for `expected` when something came out."""
+        found = run_compiled(
             self.request, made, samples, self._fresh(), self.events.append, timing=QUICK
         )[0]  # fmt: skip
+        self.ran = dict(samples)
+        return found
 
     def expected(self, label: str) -> dict[str, Any]:
         """What onnx's own evaluator gives, in float64 where it can."""

@@ -72,7 +72,7 @@ def plan_target(
     check_request(profile, opset=opset, inputs=specs, ir_version=ir_version, precision=config.precision)
     if parity.kind == "none":
         raise Refused(
-            "PL-601", "what runs on the target is compared with the network, and parity=none leaves nothing",
+            "PL-610", "what runs on the target is compared with the network, and parity=none leaves nothing",
             where="parity", found="parity=none", expected="parity=noise or parity=fixed",
             next_step="Type parity=noise",
         )  # fmt: skip

@@ -254,7 +254,8 @@ def _build(module: Any, target: Any, mcpu: str, job: Job, schedule: str) -> dict
     try:
         with target:
             if job.precision == "float16":
-                module = relax.transform.ToMixedPrecision(out_dtype="float16")(module)
+                # Sums in float32: in float16 resnet18's error is 1e-2 instead of 1.3e-3, and it is slower.
+                module = relax.transform.ToMixedPrecision(out_dtype="float32")(module)
             if schedule == "rules":
                 module, facts = _scheduled(module, target, mcpu)
             executable = tvm.compile(module, target=target, relax_pipeline=_pipeline(target, schedule))

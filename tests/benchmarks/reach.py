@@ -173,11 +173,10 @@ class _Cell:
 def cell(workspace: Any, plan: Any, opset: int, folder: Path) -> Row:
     """One opset: passed with margin and rules, or why not."""
     from pipeline.errors import PipelineError
+    from pipeline.exporters.conversion import lowered, raised
     from pipeline.graph.assemble import assemble
     from pipeline.graph.check import check
     from pipeline.graph.readback import read_contract
-    from pipeline.graph.rewrites.lower import lower
-    from pipeline.graph.rewrites.raising import raise_opset
 
     model, values = workspace.get("exported"), workspace.get("export_inputs")
     begun = time.process_time()
@@ -185,10 +184,10 @@ def cell(workspace: Any, plan: Any, opset: int, folder: Path) -> Row:
         written = next(one.version for one in model.parsed().opset_import if not one.domain)
         rules: Mapping[str, int] = {}
         if opset < written:
-            model, rewriting = lower(model, opset)
+            model, rewriting = lowered(model, opset, values, {})
             rules = rewriting.counts
         else:
-            model = raise_opset(model, opset, values)
+            model = raised(model, opset, values)
         seconds = time.process_time() - begun
         check(model)
         file = assemble(model, folder / f"{opset}.onnx")

@@ -24,6 +24,7 @@ NEEDED = {
         "model.inputs={x: {shape: [1,3,8,8]}}",
     ],
     "model/onnx_file.yaml": ["model.path=net.onnx", "model.inputs={x: {shape: [1,3,8,8]}}"],
+    "experiment/target_matrix.yaml": ["model=mynet"],
     "model/torchvision.yaml": ["model.name=alexnet", "model.inputs={x: {shape: [1,3,224,224]}}"],
 }
 

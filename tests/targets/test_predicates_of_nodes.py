@@ -304,3 +304,20 @@ def test_scales_from_sizes_are_what_onnx_computes() -> None:
     assert facts_of(made).variable("scales") == (1, 1, 2, 1.5)
     (result,) = onnx.reference.ReferenceEvaluator(made).run(None, {"x": np.zeros((1, 2, 4, 6), np.float32)})
     assert result.shape == (1, 2, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "merged", "apart"),
+    [
+        ((2, 3, 4, 5, 6), (2, 3, 4, 5, 6), 1, 1),
+        ((2, 3, 4), (1, 1, 4), 2, 3),  # neighbours that are broadcast alike
+        ((2, 3, 4), (2, 1, 4), 3, 3),
+        ((2, 1, 4), (2, 1, 4), 1, 1),  # size 1 in the output does not count
+        ((1, 3, 4), (2, 3, 1), 3, 3),
+    ],
+)
+def test_axes_that_are_left_when_neighbours_merge(
+    left: tuple[int, ...], right: tuple[int, ...], merged: int, apart: int
+) -> None:
+    assert value("collapsed_rank", "Add", left, right) == merged
+    assert value("collapsed_rank_apart", "Add", left, right) == apart

@@ -162,6 +162,39 @@ def _channels_last(node: ir.Node, context: Context) -> list[ir.Value]:
     return [forms.transpose(context, _pointwise(context, [before.inputs[0], kernel]), (0, 2, 3, 1))]
 
 
+def _ranks_check(node: ir.Node, context: Context) -> Declined | None:
+    one, other = (context.rank(value) for value in node.inputs)
+    if one is None or other is None:
+        return forms.NO_RANK
+    if one == other or min(one, other) < 2:
+        return NOT_NEEDED
+    lower = node.inputs[0] if one < other else node.inputs[1]
+    if not context.is_weight(lower) or context.static_shape(lower) is None:
+        return Declined("the operand of the lower rank is not constant")
+    return None
+
+
+def _ranks(node: ir.Node, context: Context) -> list[ir.Value]:
+    rank = max(forms.rank_of(context, value) for value in node.inputs)
+    inputs = []
+    for index, value in enumerate(node.inputs):
+        if context.rank(value) == rank:
+            inputs.append(forms.given(node, index))
+        else:
+            inputs.append(_raised(forms.given(node, index), rank, context))
+    return [context.op("MatMul", inputs)]
+
+
+def _raised(weight: ir.Value, rank: int, context: Context) -> ir.Value:
+    """A constant with axes of size 1 before its own."""
+    sizes, dtype = forms.sizes_of(context, weight), context.dtype(weight)
+    assert dtype is not None
+    shape = (1,) * (rank - len(sizes)) + sizes
+    return context.derived(
+        [weight], lambda array: array.reshape(shape), dtype, shape, f"{weight.name}_{rank}d"
+    )
+
+
 RULES: Final = (
     Rule("linear_to_conv", "legalise", ("Gemm", "MatMul"), ("Reshape", "Conv"), "float noise",
          "Gemm or MatMul of rows with a constant matrix becomes a 1x1 convolution", _linear, _linear_check,
@@ -171,4 +204,7 @@ RULES: Final = (
     Rule("channels_last_matmul_to_conv", "legalise", ("MatMul",), ("Conv", "Transpose"), "float noise",
          "MatMul behind a Transpose to channels last becomes a 1x1 convolution before it", _channels_last,
          _channels_last_check, "constant weights"),
+    Rule("matmul_ranks_alike", "legalise", ("MatMul",), ("MatMul",), "exact",
+         "a constant operand of MatMul gets axes of size 1, so that both have one rank", _ranks, _ranks_check,
+         "a constant operand"),
 )  # fmt: skip

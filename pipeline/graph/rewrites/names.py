@@ -72,7 +72,7 @@ LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
         "line_to_image", "constants_into_conv", "batch_norm_to_depthwise_conv",
         "constants_to_depthwise_conv",
     ),
-    "legal_linear": ("linear_to_conv", "gemm_to_matmul", "channels_last_matmul_to_conv",),
+    "legal_linear": ("linear_to_conv", "gemm_to_matmul", "channels_last_matmul_to_conv", "matmul_ranks_alike",),
     "legal_dilation": ("conv_taps_in_padding", "dilated_conv_to_sum",),
     "legal_layout": (
         "flatten_to_reshape", "reshape_behind_elementwise", "merge_reshapes", "merge_transposes",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import onnx
 import onnx.shape_inference
 import onnx_ir as ir
+from onnx_ir.passes.common import InlinePass
 
 from pipeline.errors import InternalError
 from pipeline.graph.bare import BareModel
@@ -36,7 +37,11 @@ class OpenedModel:
         self._model = model
         self._ir = ir.from_proto(_typed(proto))
         if self._ir.functions:
-            raise InternalError("functions of the model's own are inlined before rules are applied")
+            # Rules look at operators; what a function of the model's own is made of is opened for them.
+            InlinePass()(self._ir)
+            used = {node.domain for node in ir.traversal.RecursiveGraphIterator(self._ir.graph)}
+            for domain in set(self._ir.graph.opset_imports) - used - {*STANDARD_DOMAINS}:
+                del self._ir.graph.opset_imports[domain]
         self.graph = self._ir.graph
         self.context = Context(self.graph, self.opset, model.held, (*model.shown_parameters, *fixed))
         self.applied: list[Applied] = []

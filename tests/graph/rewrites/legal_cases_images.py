@@ -120,6 +120,15 @@ def gemm(rng: Random) -> BareModel:
     )
 
 
+def unlike_ranks(rng: Random) -> BareModel:
+    shape = [*sizes(rng, rng.randint(1, 2)), rng.randint(1, 5), rng.randint(1, 20)]
+    if rng.random() < 0.7:
+        body, weight = "y = MatMul (x, w)", numbers(rng, shape[-1], rng.randint(1, 30))
+    else:
+        body, weight = "y = MatMul (w, x)", numbers(rng, rng.randint(1, 30), shape[-2])
+    return build({"x": ("float", shape)}, body, {"w": weight}, opset=rng.choice(OPSETS))
+
+
 def dilated(rng: Random, dilations: list[int]) -> BareModel:
     shape = [1, rng.randint(1, 4), rng.randint(6, 14), rng.randint(6, 14)]
     kernel = [rng.choice([1, 3, 3]), 3]
@@ -258,6 +267,8 @@ CASES = (
         "no constant matrix"),
     Case("gemm_to_matmul", gemm, lambda: build(
         {"x": ("float", [2, 3]), "w": ("float", [3, 2])}, "y = Gemm (x, w)"), "no constant matrix"),
+    Case("matmul_ranks_alike", unlike_ranks, lambda: build(
+        {"x": ("float", [2, 2, 3]), "w": ("float", [3, 2])}, "y = MatMul (x, w)"), "not constant"),
     Case("conv_taps_in_padding", lambda rng: dilated(rng, [rng.randint(9, 20), rng.randint(12, 20)]), lambda: build(
         IMAGE | {"w": ("float", [2, 2, 3, 3])}, "y = Conv <dilations = [9, 9], pads = [9, 9, 9, 9]> (x, w)"),
         "weight is not constant"),

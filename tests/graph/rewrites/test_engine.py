@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from pipeline.errors import Refused, StageFailed
-from pipeline.graph.bare import HeldTensor
+from pipeline.graph.bare import BareModel, HeldTensor
 from pipeline.graph.check import check
 from pipeline.graph.equivalence import compare_graphs
 from pipeline.graph.rewrites import lower as lowering
@@ -245,3 +247,21 @@ def test_bfloat16_weights_become_float32_and_are_derived():
     with pytest.raises(LoweringFailed) as caught:
         lower(model, 11)
     assert "the input x is bfloat16, which opset 11 does not know" in caught.value.reason.message
+
+
+def test_functions_of_the_model_are_opened():
+    model = onnx.parser.parse_model(
+        """
+        <ir_version: 8, opset_import: ["" : 20, "own" : 1]>
+        g (float[2,3] x) => (float[2,3] y) { a = own.Bent(x) y = own.Bent(a) }
+        <domain: "own", opset_import: ["" : 20]>
+        Bent (x) => (y) { g = Gelu(x) y = Neg(g) }
+        """
+    )
+    bent = BareModel.from_proto(model, scopes={"a": "net.act", "y": "net.act"})
+    made, rewriting = lower(bent, 9)
+    assert rewriting.counts["gelu"] == 2
+    assert not made.parsed().functions
+    assert [one.domain for one in made.parsed().opset_import] == [""]
+    check(made)
+    assert compare_graphs(bent, made, {"x": random(2, 3)}).difference is None

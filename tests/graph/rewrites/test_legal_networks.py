@@ -30,7 +30,7 @@ NEEDS: dict[str, list[str]] = {
     "densenet121": ["batch_norm_to_depthwise_conv"],
     "swin_t 11": [
         "sub_to_add pow_to_mul div_by_constant_to_mul reduce_last_axis_to_global_pool gemm_to_matmul",
-        "reduce_last_axis_to_matmul narrow_int64_indices",
+        "reduce_last_axis_to_matmul narrow_int64_indices matmul_ranks_alike",
     ],
     "swin_t 17": [
         "gather_before_transpose gather_to_slice transpose_to_rank_4 axis_to_rank_4 elementwise_to_rank_4",
