@@ -254,5 +254,9 @@ def test_coverage_is_written_from_its_rows() -> None:
     rows = json.loads((DOCS / "coverage.json").read_text(encoding="utf-8"))
     assert coverage.page(rows) == (DOCS / "coverage.md").read_text(encoding="utf-8")
     # Selected by model.name= and model.factory=, not networks by themselves.
-    shipped = {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")} - {"torchvision", "factory", "onnx_file"}
+    shipped = {path.stem for path in (ROOT / "conf" / "model").glob("*.yaml")} - {
+        "torchvision",
+        "factory",
+        "onnx_file",
+    }
     assert set(coverage.MODELS) == shipped

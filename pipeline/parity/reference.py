@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pipeline.errors import StageFailed
 from pipeline.events import Emit, Progress
 from pipeline.parity.config import ParityConfig
-from pipeline.samples.npz import write_npz
 from pipeline.parity.signature import SeenRun, Signature, derive_signature
+from pipeline.samples.npz import write_npz
 
 if TYPE_CHECKING:
     from pipeline.samples.spec import InputSpecs

@@ -25,6 +25,12 @@ LOG_SEVERITY: Final = 3
 PROVIDER: Final = "CPUExecutionProvider"
 
 _FLOATS: Final = {"float": "float32", "float16": "float16", "double": "float64", "bfloat16": "bfloat16"}
+#: Operators that move values and compute nothing: they have kernels for every type.
+_STILL: Final = frozenset({
+    "Cast", "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity",
+    "Pad", "Reshape", "ScatterElements", "ScatterND", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze", "Where",
+})  # fmt: skip
 _STATUS: Final = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _LOADING: Final = re.compile(r"^Load model from .*? failed: ?")
 #: How ONNX Runtime names what it does not take: operator, node.
@@ -261,14 +267,14 @@ def weight_types(path: Path) -> dict[str, int]:
 
 
 def kernel_types(profile: Path) -> dict[str, int]:
-    """Floating element type to the number of kernels that took it, read from a profile; Casts do not count."""
+    """Floating element type to the number of kernels that took it, read from a profile; moving is no arithmetic."""
     found: Counter[str] = Counter()
     for event in json.loads(profile.read_text(encoding="utf-8")):
         arguments = event.get("args", {})
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
         kinds = [kind for one in arguments.get("input_type_shape", ()) for kind in one if kind in _FLOATS]
-        if kinds and arguments.get("op_name") != "Cast":
+        if kinds and arguments.get("op_name") not in _STILL:
             found[_FLOATS[kinds[0]]] += 1
     return dict(found.most_common())
 

@@ -247,18 +247,14 @@ def _node_at(error: BaseException) -> Any:
 
 
 def _build(module: Any, target: Any, mcpu: str, job: Job, schedule: str) -> dict[str, Any]:
-    import tvm
     from tvm import relax
 
-    facts: dict[str, Any] = {}
     try:
         with target:
             if job.precision == "float16":
                 # Sums in float32: in float16 resnet18's error is 1e-2 instead of 1.3e-3, and it is slower.
                 module = relax.transform.ToMixedPrecision(out_dtype="float32")(module)
-            if schedule == "rules":
-                module, facts = _scheduled(module, target, mcpu)
-            executable = tvm.compile(module, target=target, relax_pipeline=_pipeline(target, schedule))
+            executable, facts = _executable(module, target, mcpu, schedule)
     except Exception as error:
         raise BackendError(f"TVM cannot build the model: {_last_line(error)}") from error
     try:
@@ -268,6 +264,21 @@ def _build(module: Any, target: Any, mcpu: str, job: Job, schedule: str) -> dict
             f"TVM cannot link the library: {_last_line(error)} (it calls the C++ compiler on PATH: g++ or clang++)"
         ) from error
     return facts
+
+
+def _executable(module: Any, target: Any, mcpu: str, schedule: str) -> tuple[Any, dict[str, Any]]:
+    """The compiled program; without a schedule, and said so, where TVM cannot lower ours."""
+    import tvm
+
+    if schedule == "rules":
+        try:
+            ready, facts = _scheduled(module, target, mcpu)
+            return tvm.compile(ready, target=target, relax_pipeline=_pipeline(target, schedule)), facts
+        except Exception as error:  # noqa: BLE001 - a model that cannot be built at all fails again below
+            facts = {"schedule": {"functions": {}, "given_up": _last_line(error)}}
+    else:
+        facts = {}
+    return tvm.compile(module, target=target, relax_pipeline=_pipeline(target, "none")), facts
 
 
 def _scheduled(module: Any, target: Any, mcpu: str) -> tuple[Any, dict[str, Any]]:

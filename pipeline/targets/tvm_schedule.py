@@ -15,6 +15,7 @@ the same schedule on every machine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -150,9 +151,8 @@ def _tile(schedule: Any, reduction: Any, end: Any, axes: int, spatial: int, regi
         outer, inner = (order[:-1], strips) if len(loops) > 2 else (order, None)
     else:
         outer, inner = [blocks], None
-    parallel = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
-    schedule.compute_at(reduction, inner if inner is not None else parallel, preserve_unit_loops=True)
-    schedule.parallel(parallel)
+    innermost = _in_parallel(schedule, outer)
+    schedule.compute_at(reduction, inner if inner is not None else innermost, preserve_unit_loops=True)
     own = list(schedule.get_loops(reduction))[-axes:]
     inside, summed = own[:spatial], own[spatial:]
     if lanes > 1:
@@ -200,7 +200,7 @@ def _parallel(schedule: Any, registers: Registers) -> str | None:
             continue
         leading = schedule.get_loops(block)[: kinds.index(_REDUCTION)]
         if leading:
-            schedule.parallel(schedule.fuse(*leading) if len(leading) > 1 else leading[0])
+            _in_parallel(schedule, leading)
     return "parallel reductions"
 
 
@@ -217,7 +217,23 @@ def _elementwise(schedule: Any, block: Any) -> None:
         schedule.vectorize(lane)
     elif len(loops) > 1:
         loops = loops[:-1]
-    schedule.parallel(schedule.fuse(*loops) if len(loops) > 1 else loops[0])
+    _in_parallel(schedule, loops)
+
+
+def _in_parallel(schedule: Any, loops: Sequence[Any]) -> Any:
+    """Run the loops in parallel, as one where that can be; the innermost loop that is left.
+
+    With two sizes that are only known when the model runs TVM 0.27 cannot take the fused index apart
+    again: the first loop that goes round more than once is parallel then.
+    """
+    extents = [_extent(schedule, loop) for loop in loops]
+    if extents.count(None) > 1:
+        first = next(place for place, extent in enumerate(extents) if extent != 1)
+        schedule.parallel(loops[first])
+        return loops[-1]
+    fused = schedule.fuse(*loops) if len(loops) > 1 else loops[0]
+    schedule.parallel(fused)
+    return fused
 
 
 def _inline(schedule: Any) -> None:

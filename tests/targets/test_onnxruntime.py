@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
+import onnx.numpy_helper
+import onnx.parser
 import onnxruntime
 import pytest
 
@@ -55,3 +58,29 @@ class TestItsOwn:
         trial.request = replace(trial.request, options={"level": "fast"})
         with pytest.raises(StageFailed, match=r"target.options.level=disable\|basic"):
             trial.compile()
+
+    def test_moving_values_in_float16_is_no_arithmetic_in_float16(self, tmp_path: Path) -> None:
+        """Transposes outnumber the one convolution, and have kernels in float16."""
+        text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        moved (float[1,3,8,8] image) => (float[1,4,6,6] t1, float[2,72] flat, float[1,72,2] other)
+        {
+            t0 = Conv (image, weight)
+            t1 = Transpose <perm = [0, 1, 3, 2]> (t0)
+            flat = Reshape (t0, one)
+            other = Reshape (t0, two)
+        }
+        """
+        trial = Trial(TestOnnxRuntime(), tmp_path, TWO, precision="float16")
+        trial.proto = onnx.parser.parse_model(text)
+        random = np.random.default_rng(7)
+        for name, array in (
+            ("weight", random.standard_normal((4, 3, 3, 3)).astype(np.float32)),
+            ("one", np.array([2, 72])),
+            ("two", np.array([1, 72, 2])),
+        ):
+            trial.proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        onnx.save(trial.proto, trial.model)
+        found = trial.run(trial.compile(), trial.samples())
+        assert found.precision == "float16 weights, float32 arithmetic", found.proof
+        trial.expect_right(found, tolerance=5e-3)
