@@ -12,7 +12,6 @@ import os
 import re
 import sys
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from pipeline.targets.backend import BackendError, Compiled, Job, Runner
 from pipeline.targets.known_wrong import ANTIALIAS, refuse_known_wrong
 from pipeline.targets.program import program
+from pipeline.targets.tvm_library import last_line, library_types, precision_of, proof_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +125,7 @@ class TvmBackend:
         names = {
             one.name: found for one, found in zip(job.inputs, parameters, strict=True) if one.name != found
         } | {one.name: f"output {place}" for place, one in enumerate(job.outputs)}
-        return Compiled((LIBRARY,), names, precision_of(types), _proof(types), facts)
+        return Compiled((LIBRARY,), names, precision_of(types), proof_of(types), facts)
 
     def load(self, job: Job, compiled: Compiled) -> Runner:
         """Open the library."""
@@ -136,7 +136,7 @@ class TvmBackend:
         try:
             machine = relax.VirtualMachine(tvm.runtime.load_module(str(job.folder / LIBRARY)), tvm.cpu())
         except Exception as error:
-            raise BackendError(f"TVM cannot load {LIBRARY}: {_last_line(error)}") from error
+            raise BackendError(f"TVM cannot load {LIBRARY}: {last_line(error)}") from error
         return _Loaded(job, machine)
 
     def program(self, job: Job, compiled: Compiled) -> str:
@@ -182,7 +182,7 @@ class _Loaded:
             self.machine.invoke_stateful("main")
             found = self.machine.get_outputs("main")
         except Exception as error:
-            raise BackendError(f"TVM cannot run the model: {_last_line(error)}") from error
+            raise BackendError(f"TVM cannot run the model: {last_line(error)}") from error
         arrays = [found.numpy()] if hasattr(found, "numpy") else [one.numpy() for one in found]
         if len(arrays) != len(self.job.outputs):
             raise BackendError(f"TVM gives {len(arrays)} outputs, the model has {len(self.job.outputs)}")
@@ -193,7 +193,7 @@ class _Loaded:
     def precision(self) -> tuple[str, str]:
         """From the program inside the library."""
         types = library_types(self.job.folder / LIBRARY)
-        return precision_of(types), _proof(types)
+        return precision_of(types), proof_of(types)
 
 
 def _prepare(job: Job) -> None:
@@ -224,13 +224,13 @@ def _imported(job: Job) -> Any:
         operators = [one.strip(" .'[]") for one in unknown.group(1).split(",")] if unknown else []
         node = next((one for one in model.graph.node if one.op_type in operators), None)
         raise BackendError(
-            f"TVM has no rule for {', '.join(operators) or _last_line(error)}",
+            f"TVM has no rule for {', '.join(operators) or last_line(error)}",
             node=(node.name or node.output[0]) if node else None, operator=node.op_type if node else None,
         ) from error  # fmt: skip
     except Exception as error:
         node = _node_at(error)
         raise BackendError(
-            f"TVM cannot import the model: {_last_line(error)}",
+            f"TVM cannot import the model: {last_line(error)}",
             node=(node.name or node.output[0]) if node is not None else None,
             operator=node.op_type if node is not None else None,
         ) from error
@@ -256,12 +256,12 @@ def _build(module: Any, target: Any, mcpu: str, job: Job, schedule: str) -> dict
                 module = relax.transform.ToMixedPrecision(out_dtype="float32")(module)
             executable, facts = _executable(module, target, mcpu, schedule)
     except Exception as error:
-        raise BackendError(f"TVM cannot build the model: {_last_line(error)}") from error
+        raise BackendError(f"TVM cannot build the model: {last_line(error)}") from error
     try:
         executable.export_library(str(job.folder / LIBRARY))
     except Exception as error:
         raise BackendError(
-            f"TVM cannot link the library: {_last_line(error)} (it calls the C++ compiler on PATH: g++ or clang++)"
+            f"TVM cannot link the library: {last_line(error)} (it calls the C++ compiler on PATH: g++ or clang++)"
         ) from error
     return facts
 
@@ -275,7 +275,7 @@ def _executable(module: Any, target: Any, mcpu: str, schedule: str) -> tuple[Any
             ready, facts = _scheduled(module, target, mcpu)
             return tvm.compile(ready, target=target, relax_pipeline=_pipeline(target, schedule)), facts
         except Exception as error:  # noqa: BLE001 - a model that cannot be built at all fails again below
-            facts = {"schedule": {"functions": {}, "given_up": _last_line(error)}}
+            facts = {"schedule": {"functions": {}, "given_up": last_line(error)}}
     else:
         facts = {}
     return tvm.compile(module, target=target, relax_pipeline=_pipeline(target, "none")), facts
@@ -325,59 +325,6 @@ def _pipeline(target: Any, schedule: str) -> Any:
     return lower
 
 
-def library_types(path: Path) -> dict[str, int]:
-    """Floating element type to how many tensors of it the library's program allocates, most frequent first."""
-    import tvm
-
-    try:
-        module = tvm.runtime.load_module(str(path))
-        pool, program_text = str(module["stats"]()), str(module["as_text"]())
-    except Exception as error:
-        raise BackendError(f"TVM cannot load {path.name}: {_last_line(error)}") from error
-    constants = constant_pool(pool)
-    found: Counter[str] = Counter()
-    for place in re.findall(r"alloc_tensor in: .*, c\[(\d+)\]\s+dst", program_text):
-        kind = constants[int(place)] if int(place) < len(constants) else ""
-        if kind.startswith(("float", "bfloat")):
-            found[kind] += 1
-    return dict(found.most_common())
-
-
-def constant_pool(text: str) -> list[str]:
-    """The entries of the pool that the virtual machine's statistics print, in order."""
-    _, _, rest = text.partition("Constant pool (#")
-    _, _, rest = rest.partition(": [")
-    entries, depth, quoted, start = [], 0, False, 0
-    for place, letter in enumerate(rest):
-        if letter == '"' and (not quoted or rest[place + 1 : place + 2] in (",", "]")):
-            quoted = not quoted
-        elif quoted:
-            continue
-        elif letter == "[":
-            depth += 1
-        elif letter == "]" and depth:
-            depth -= 1
-        elif letter in ",]" and not depth:
-            entries.append(rest[start:place].strip())
-            start = place + 1
-            if letter == "]":
-                break
-    return entries
-
-
-def precision_of(types: Mapping[str, int]) -> str:
-    """What most tensors are; the minority is named too, where operators were kept in float32."""
-    names = list(types)
-    if not names:
-        return "float32"
-    return names[0] if len(names) == 1 else f"{names[0]} with {', '.join(names[1:])} in places"
-
-
-def _proof(types: Mapping[str, int]) -> str:
-    counts = ", ".join(f"{number} {name}" for name, number in types.items()) or "no floating"
-    return f"tensors that the program inside {LIBRARY} allocates: {counts}"
-
-
 def _this_processor() -> str:
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
@@ -394,8 +341,3 @@ def _name(parameter: Any) -> str:
 def _told(schedule: Mapping[str, Any]) -> str:
     counts = schedule.get("functions", {})
     return ", ".join(f"{number} functions by the rule {rule}" for rule, number in counts.items()) or "none"
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -9,7 +9,8 @@ import pytest
 from pipeline.errors import StageFailed
 from pipeline.targets.backend import BackendError
 from pipeline.targets.contract_tests import TWO, BackendContract, Trial
-from pipeline.targets.tvm import BACKEND, constant_pool, precision_of
+from pipeline.targets.tvm import BACKEND
+from pipeline.targets.tvm_library import constant_pool, precision_of
 from pipeline.targets.tvm_schedule import Registers, registers_of, tile_of
 
 DET = """
@@ -40,6 +41,17 @@ mixed (float[2,3,13,11] image) => (float[2,4,13,11] soft, float[2,572] flat, flo
 """
 
 
+#: Two sizes that are only known when it runs, and padding.
+SIZES = """
+<ir_version: 8, opset_import: ["" : 17]>
+sizes (float[1,3,height,width] image) => (float[1,4,height,width] active)
+{
+    features = Conv <pads = [1, 1, 1, 1]> (image, weight)
+    active = Relu (features)
+}
+"""
+
+
 class TestTvm(BackendContract):
     backend = BACKEND
 
@@ -61,6 +73,15 @@ class TestItsOwn:
         assert schedule["unscheduled"] == []
         assert set(schedule["functions"]) == {"elementwise", "tiled reduction", "parallel reductions"}
         trial.expect_right(trial.run(made, trial.samples()))
+
+    def test_two_unknown_sizes_are_scheduled_and_right(self, tmp_path: Path) -> None:
+        trial = Trial(TestTvm(), tmp_path, SIZES)
+        made = trial.compile()
+        assert made.compiled.facts["schedule"] == {
+            "functions": {"elementwise": 2, "tiled reduction": 1},
+            "unscheduled": [],
+        }
+        trial.expect_right(trial.run(made, trial.samples(batch=6)))
 
     @pytest.mark.slow
     def test_two_compilations_have_the_same_schedule(self, tmp_path: Path) -> None:

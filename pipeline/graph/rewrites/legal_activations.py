@@ -284,6 +284,28 @@ def _softmax(node: ir.Node, context: Context) -> list[ir.Value]:
     return [forms.transpose(context, context.op(node.op_type, [moved], axis=-1), swap)]
 
 
+def _rows_check(node: ir.Node, context: Context) -> Declined | None:
+    sizes, found = context.static_shape(node.inputs[0]), _softmax_axis(node, context)
+    if sizes is None or found is None:
+        return forms.NO_SIZES
+    axis, rank = found
+    if sizes[0] == 1 or rank < 2:
+        return NOT_NEEDED
+    return None if axis == rank - 1 else Declined("it does not work along its last axis")
+
+
+def _rows(node: ir.Node, context: Context) -> list[ir.Value]:
+    """Along the last axis every row is alone, whichever batch it stands in."""
+    sizes = forms.sizes_of(context, node.inputs[0])
+    if len(sizes) > 2:
+        one = (1, sizes[0] * sizes[1], *sizes[2:])
+    else:
+        one = (1, *sizes)
+    value = forms.reshape(context, forms.given(node, 0), one)
+    result = context.op(node.op_type, [value], axis=len(one) - 1)
+    return [forms.reshape(context, result, sizes)]
+
+
 def _negative_check(node: ir.Node, context: Context) -> Declined | None:
     if context.dtype(node.inputs[0]) in (ir.DataType.INT64, ir.DataType.INT32):
         return None
@@ -321,6 +343,8 @@ RULES: Final = (
     Rule("softmax_on_last_axis", "legalise", ("Softmax", "LogSoftmax"), ("Transpose", "Softmax", "LogSoftmax"),
          "exact", "Softmax along another axis than the last is put between two Transpose", _softmax,
          _softmax_check, "opset 13 or later"),
+    Rule("softmax_of_one_batch", "legalise", ("Softmax", "LogSoftmax"), ("Reshape", "Softmax", "LogSoftmax"), "exact",
+         "Softmax along the last axis of several batches works on one", _rows, _rows_check, "static sizes"),
     Rule("gelu_to_tanh", "legalise", ("Gelu", "Mul"), ("Mul", "Add", "Tanh"), "approximation",
          "exact Gelu becomes the approximation with Tanh", _gelu_to_tanh, _gelu_check),
     Rule("gelu_to_sigmoid", "legalise", ("Gelu", "Mul"), ("Mul", "Sigmoid"), "approximation",

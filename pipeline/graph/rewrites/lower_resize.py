@@ -64,11 +64,20 @@ def _given(node: ir.Node, context: Context, index: int) -> np.ndarray | None:
     return full.astype(found.dtype)
 
 
+def _is_left_out(node: ir.Node, context: Context, index: int) -> bool:
+    """Whether an input is not there, or is there and empty."""
+    value = input_of(node, index)
+    known = context.constant(value)
+    return value is None or (known is not None and not known.size) or context.static_shape(value) == (0,)
+
+
 def _planned(node: ir.Node, context: Context) -> _Plan | None:
     before, after = context.static_shape(node.inputs[0]), context.static_shape(node.outputs[0])
     if before is None or context.attribute(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
         return None
     scales, sizes = _given(node, context, 2), _given(node, context, 3)
+    if scales is None and not _is_left_out(node, context, 2):
+        return None  # sizes do not say the scales: 5 by 1.5 is 7, and so is 5 by 1.4
     if scales is not None:
         sizes = np.floor(np.array(before) * scales.astype(np.float64))
     if sizes is None:
@@ -217,15 +226,21 @@ def _old_scales(node: ir.Node, context: Context) -> np.ndarray | None:
 
 
 def _exact_scales(plan: _Plan) -> np.ndarray | None:
-    """float32 scales whose products with the sizes, rounded down, are the wanted sizes."""
-    scales = (np.array(plan.after) / np.maximum(np.array(plan.before), 1)).astype(np.float32)
+    """float32 scales whose products with the sizes, rounded down, are the wanted sizes.
+
+    onnx multiplies in float64, ONNX Runtime in float32: both have to come out.
+    """
+    scales: np.ndarray = (np.array(plan.after) / np.maximum(np.array(plan.before), 1)).astype(np.float32)
     for index, (size, out) in enumerate(zip(plan.before, plan.after, strict=True)):
-        if int(np.float32(scales[index] * np.float32(size))) != out:
+        if not _gives(scales[index], size, out):
             scales[index] = np.nextafter(scales[index], np.float32(np.inf))
-        if int(np.float32(scales[index] * np.float32(size))) != out:
+        if not _gives(scales[index], size, out):
             return None
-    exact: np.ndarray = scales
-    return exact
+    return scales
+
+
+def _gives(scale: np.float32, size: int, out: int) -> bool:
+    return int(scale * np.float32(size)) == out and int(float(scale) * size) == out
 
 
 def _check_scales(node: ir.Node, context: Context) -> Declined | None:

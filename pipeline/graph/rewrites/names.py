@@ -58,7 +58,7 @@ LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
     "legal_activations": (
         "hard_swish_to_clip", "hard_sigmoid_to_clip", "min_of_relu_to_clip", "clip_to_relu",
         "clip_from_zero", "relu_to_clip", "prelu_to_leaky_relu", "prelu_to_relus", "neg_to_mul",
-        "softmax_on_last_axis", "gelu_to_tanh", "gelu_to_sigmoid",
+        "softmax_on_last_axis", "softmax_of_one_batch", "gelu_to_tanh", "gelu_to_sigmoid",
     ),
     "legal_reductions": (
         "reduce_to_global_pool", "reduce_l2_to_sqrt", "lp_normalization_to_div", "reduce_keepdims",

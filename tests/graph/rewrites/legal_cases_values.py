@@ -67,6 +67,14 @@ def softmax(rng: Random) -> BareModel:
     return build({"x": ("float", shape)}, text, opset=rng.choice([13, 17, 20]))
 
 
+def batches(rng: Random) -> BareModel:
+    shape = [rng.randint(2, 4), *sizes(rng, rng.randint(1, 3))]
+    op = rng.choice(["Softmax", "LogSoftmax"])
+    return build(
+        {"x": ("float", shape)}, f"y = {op} {attributes(axis=len(shape) - 1)} (x)", opset=rng.choice(OPSETS)
+    )
+
+
 GELU = """
     d = {scale} (x, root)
     e = Erf (d)
@@ -227,6 +235,8 @@ CASES = (
     Case("neg_to_mul", lambda rng: unary(rng, "y = Neg (x)", kind=rng.choice(["float", "double", "int64"])),
          lambda: build({"x": ("bfloat16", [2])}, "y = Neg (x)", output="bfloat16"), "floating-point type"),
     Case("softmax_on_last_axis", softmax, lambda: build(IMAGE, "y = Softmax <axis = 1> (x)", opset=11), "every axis"),
+    Case("softmax_of_one_batch", batches, lambda: build(
+        {"x": ("float", [2, 3, 4])}, "y = Softmax <axis = 1> (x)", opset=13), "last axis"),
     Case("gelu_to_tanh", gelu, lambda: build(IMAGE, "y = Gelu <approximate = \"tanh\"> (x)", opset=20), ""),
     Case("gelu_to_sigmoid", gelu, lambda: build(IMAGE, "y = Gelu <approximate = \"tanh\"> (x)", opset=20), ""),
     Case("sub_to_add", lambda rng: binary(rng, "Sub", constant=rng.random() < 0.6,

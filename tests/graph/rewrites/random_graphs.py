@@ -656,7 +656,7 @@ def sample(seed: int, maker: Callable[[Random], Case] | None = None) -> Sample:
 
 #: Operators that want float32 in one place or another (scales, windows), or that no CPU has in float16.
 FLOAT32_ALONE = {
-    "DFT", "DequantizeLinear", "Einsum", "GridSample", "QuantizeLinear", "Range", "Resize", "STFT", "CumSum",
+    "DFT", "DequantizeLinear", "Einsum", "GridSample", "QuantizeLinear", "Range", "Resize", "STFT", "CumSum", "Celu",
     "ScatterElements", "ScatterND",
 }  # fmt: skip
 

@@ -265,3 +265,15 @@ def test_functions_of_the_model_are_opened():
     assert [one.domain for one in made.parsed().opset_import] == [""]
     check(made)
     assert compare_graphs(bent, made, {"x": random(2, 3)}).difference is None
+
+
+def test_scales_that_are_not_known_are_not_guessed_from_the_sizes():
+    """5 rows by 1.5 are 7, and so are 5 by 1.4: the file's sizes do not say which."""
+    text = """
+        g (float[1,1,5,5] x, float[4] s) => (float[1,1,7,7] y)
+        <float[0] r = {}>
+        { y = Resize<mode="linear">(x, r, s) }
+    """
+    with pytest.raises(LoweringFailed) as caught:
+        lower(bare(text, opset=11), 10)
+    assert caught.value.blockers[0].reason == "the sizes that it makes are not known"

@@ -35,7 +35,7 @@ NEEDS: dict[str, list[str]] = {
     "swin_t 17": [
         "gather_before_transpose gather_to_slice transpose_to_rank_4 axis_to_rank_4 elementwise_to_rank_4",
         "strided_slice_to_reshape transpose_to_rank_4 merge_reshapes",
-        "layer_norm_to_primitives",
+        "layer_norm_to_primitives softmax_of_one_batch",
         "merge_transposes transpose_to_reshape gather_before_transpose",
     ],
     "convnext_tiny": ["transpose_behind_elementwise"],

@@ -29,6 +29,8 @@ PROFILES = ("horizon_x3", "horizon_x5", "horizon_rdk_ultra", "ncnn")
 QUICK, ALL = 300, 10_000
 #: Shares that the issue asks for: of all graphs, and of each operator's.
 REWRITTEN, REWRITTEN_EACH = 0.8, 0.5
+#: Fewer graphs than this say nothing of a share.
+ENOUGH = 20
 #: Rules whose random graphs may need nothing: a Transpose that was none, elementwise work between none.
 NOT_ALWAYS = (
     "transpose_to_reshape", "transpose_behind_elementwise", "split_large_pool", "conv_taps_in_padding"
@@ -221,7 +223,8 @@ def check(found: dict[str, Counter[str]], number: int) -> None:
         print(f"  {kind}: {dict(counts)}")
     assert total["rewritten"] >= REWRITTEN * number
     for kind, counts in found.items():
-        assert counts["rewritten"] >= REWRITTEN_EACH * counts.total(), f"{kind}: {dict(counts)}"
+        if counts.total() >= ENOUGH:
+            assert counts["rewritten"] >= REWRITTEN_EACH * counts.total(), f"{kind}: {dict(counts)}"
 
 
 def test_random_graphs_through_whole_profiles() -> None:
