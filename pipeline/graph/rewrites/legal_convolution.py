@@ -86,7 +86,9 @@ def _per_channel(value: ir.Value | None, channels: int, context: Context) -> boo
     if not context.is_weight(value):
         return False
     sizes = context.static_shape(value)
-    if sizes is None or len(sizes) > IMAGE_RANK:
+    known = context.constant(value)
+    # An infinite factor would meet weights that are zero, not only values that are.
+    if sizes is None or len(sizes) > IMAGE_RANK or (known is not None and not np.isfinite(known).all()):
         return False
     wide = (1,) * (IMAGE_RANK - len(sizes)) + sizes
     return wide in ((1, 1, 1, 1), (1, channels, 1, 1))

@@ -225,6 +225,12 @@ def test_parameters_that_the_user_sees_stay_what_they_are(tmp_path: Path) -> Non
     assert tuple(bench.values["legalised"].held) == ("w",)
 
 
+def test_an_infinite_factor_is_not_folded() -> None:
+    before = build({"x": ("float", [1, 2, 3, 3])}, "v = Conv (x, w)\ny = Mul (v, c)",
+                   {"w": random(2, 2, 1, 1), "c": np.asarray(np.inf, np.float32)})  # fmt: skip
+    assert not legalise(before, ["constants_into_conv", "constants_to_depthwise_conv"])[1].applied
+
+
 def test_rules_reach_into_branches() -> None:
     text = """
         g (bool c, float[2,3] x) => (float[2,3] y) {
