@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from pipeline.graph.rewrites.context import Context
 
+UNKNOWN: Final = "how far its last window reaches depends on sizes that are not known"
 #: Since this opset MaxPool knows dilations.
 DILATIONS: Final = 10
 
@@ -22,8 +23,8 @@ def _check(node: ir.Node, context: Context) -> Declined | None:
         return NOT_NEEDED
     if any(one != 1 for one in context.attribute(node, "dilations", ())) and context.opset < DILATIONS:
         return Declined("its dilations came with the same opset")
-    if context.static_shape(node.inputs[0]) is None:
-        return Declined("how far its last window reaches depends on sizes that are not known")
+    if None in _sizes(node, context):
+        return Declined(UNKNOWN)
     if context.attribute(node, "auto_pad", "NOTSET") != "NOTSET":
         return Declined("it pads by itself (auto_pad)")
     windows = _windows(node, context)
@@ -38,9 +39,16 @@ def _check(node: ir.Node, context: Context) -> Declined | None:
 
 def _check_beside(node: ir.Node, context: Context) -> Declined | None:
     """Only where onnx, until opset 21, counts a window that lies in the padding alone."""
-    if not context.attribute(node, "ceil_mode", 0) or context.static_shape(node.inputs[0]) is None:
+    if not context.attribute(node, "ceil_mode", 0) or not _windows(node, context).dropped:
         return NOT_NEEDED
-    return _check(node, context) if _windows(node, context).dropped else NOT_NEEDED
+    return _check(node, context)
+
+
+def _sizes(node: ir.Node, context: Context) -> tuple[int | None, ...]:
+    """Of the axes that are pooled; None for one that is not known."""
+    kernel = context.attribute(node, "kernel_shape")
+    shape = context.shape(node.inputs[0]) or (None,) * (len(kernel) + 2)
+    return tuple(size if isinstance(size, int) else None for size in shape[2:])
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,9 @@ def _windows(node: ir.Node, context: Context) -> _Windows:
     dilations = context.attribute(node, "dilations", [1] * rank)
     given = list(context.attribute(node, "pads", [0] * 2 * rank))
     wanted, dropped = list(given), False
-    for axis, size in enumerate((context.static_shape(node.inputs[0]) or ())[2:]):
+    for axis, size in enumerate(_sizes(node, context)):
+        if size is None:
+            continue
         width = (kernel[axis] - 1) * dilations[axis] + 1
         padded = size + given[axis]
         count = -(-(padded + given[axis + rank] - width) // strides[axis]) + 1

@@ -8,6 +8,7 @@ edge, as in ONNX Runtime, unless exclude_outside cuts it off, as PIL and torch d
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +42,12 @@ class Resampling:
             out: of the output.
             scale: out over size, as the node has it (it may differ by rounding).
         """
-        places = self._places(size, out, scale)
+        # In float32, as ONNX Runtime does: where a place falls on an edge between two, the last bit decides.
+        places = self._places(size, out, scale, np.float32)
+        half = np.float32(0.5)
         rounded = {
-            "round_prefer_floor": lambda: np.ceil(places - 0.5),
-            "round_prefer_ceil": lambda: np.floor(places + 0.5),
+            "round_prefer_floor": lambda: np.ceil(places - half),
+            "round_prefer_ceil": lambda: np.floor(places + half),
             "floor": lambda: np.floor(places),
             "ceil": lambda: np.ceil(places),
         }[self.nearest]()
@@ -80,17 +83,19 @@ class Resampling:
         far = a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a
         return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
-    def _places(self, size: int, out: int, scale: float) -> NDArray[np.float64]:
-        x = np.arange(out, dtype=np.float64)
+    def _places(
+        self, size: int, out: int, scale: float, kind: type[np.floating[Any]] = np.float64
+    ) -> NDArray[Any]:
+        x, by, half = np.arange(out).astype(kind), kind(scale), kind(0.5)
         if self.coordinates == "asymmetric":
-            return x / scale
+            return x / by
         if self.coordinates == "align_corners":
-            return x * (size - 1) / (out - 1) if out > 1 else np.zeros(1)
+            return x * kind(size - 1) / kind(out - 1) if out > 1 else np.zeros(1, kind)
         if self.coordinates == "tf_half_pixel_for_nn":
-            return (x + 0.5) / scale
+            return (x + half) / by
         if self.coordinates == "pytorch_half_pixel" and out == 1:
-            return np.zeros(1)
-        places = (x + 0.5) / scale - 0.5
+            return np.zeros(1, kind)
+        places: NDArray[Any] = (x + half) / by - half
         if self.coordinates == "half_pixel_symmetric":
-            places += size / 2 * (1 - out / (scale * size))
+            places += kind(size / 2 * (1 - out / (scale * size)))
         return places
