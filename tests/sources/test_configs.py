@@ -13,7 +13,7 @@ from pipeline.samples.spec import parse_inputs
 from pipeline.sources.identity import identify
 from pipeline.sources.load import load
 
-BASES = ("torchvision", "factory")
+BASES = ("torchvision", "factory", "onnx_file")
 NAMES = sorted(path.stem for path in Path(CONF_DIR, "model").glob("*.yaml") if path.stem not in BASES)
 
 

@@ -86,16 +86,17 @@ class Resampling:
     def _places(
         self, size: int, out: int, scale: float, kind: type[np.floating[Any]] = np.float64
     ) -> NDArray[Any]:
-        x, by, half = np.arange(out).astype(kind), kind(scale), kind(0.5)
+        x: NDArray[Any] = np.arange(out).astype(kind)
+        places: NDArray[Any] = np.zeros(out, kind)
+        by, half = kind(scale), kind(0.5)
         if self.coordinates == "asymmetric":
-            return x / by
-        if self.coordinates == "align_corners":
-            return x * kind(size - 1) / kind(out - 1) if out > 1 else np.zeros(1, kind)
-        if self.coordinates == "tf_half_pixel_for_nn":
-            return (x + half) / by
-        if self.coordinates == "pytorch_half_pixel" and out == 1:
-            return np.zeros(1, kind)
-        places: NDArray[Any] = (x + half) / by - half
+            places = x / by
+        elif self.coordinates == "align_corners":
+            places = x * kind(size - 1) / kind(max(out - 1, 1))
+        elif self.coordinates == "tf_half_pixel_for_nn":
+            places = (x + half) / by
+        elif self.coordinates != "pytorch_half_pixel" or out > 1:
+            places = (x + half) / by - half
         if self.coordinates == "half_pixel_symmetric":
             places += kind(size / 2 * (1 - out / (scale * size)))
         return places

@@ -654,9 +654,10 @@ def sample(seed: int, maker: Callable[[Random], Case] | None = None) -> Sample:
     return Sample(case, model, target, case.given)
 
 
-#: Operators that want float32 in one place or another (scales, windows), or that no CPU has in float16.
+#: Operators that want float32 in one place or another (scales, windows), that took no float16 in some
+#: opset, or that no CPU has in float16.
 FLOAT32_ALONE = {
-    "DFT", "DequantizeLinear", "Einsum", "GridSample", "QuantizeLinear", "Range", "Resize", "STFT", "CumSum", "Celu",
+    "DFT", "DequantizeLinear", "Einsum", "GridSample", "QuantizeLinear", "Range", "Resize", "STFT", "CumSum", "Celu", "IsInf",
     "ScatterElements", "ScatterND",
 }  # fmt: skip
 
