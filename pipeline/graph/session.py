@@ -89,7 +89,8 @@ def array_value(array: Any) -> onnxruntime.OrtValue:
     import numpy as np
     import onnxruntime
 
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+    # Not ascontiguousarray, which would make a vector of a scalar.
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.asarray(array, order="C"))
 
 
 def _options() -> onnxruntime.SessionOptions:

@@ -45,13 +45,14 @@ class Resampling:
         # In float32, as ONNX Runtime does: where a place falls on an edge between two, the last bit decides.
         places = self._places(size, out, scale, np.float32)
         half = np.float32(0.5)
-        rounded = {
-            "round_prefer_floor": lambda: np.ceil(places - half),
-            "round_prefer_ceil": lambda: np.floor(places + half),
-            "floor": lambda: np.floor(places),
-            "ceil": lambda: np.ceil(places),
-        }[self.nearest]()
-        return np.clip(rounded, 0, size - 1).astype(np.int64)
+        if self.nearest == "round_prefer_floor":
+            rounded = np.ceil(places - half)
+        elif self.nearest == "round_prefer_ceil":
+            rounded = np.floor(places + half)
+        else:
+            rounded = np.floor(places) if self.nearest == "floor" else np.ceil(places)
+        found: NDArray[np.int64] = np.clip(rounded, 0, size - 1).astype(np.int64)
+        return found
 
     def weights(self, size: int, out: int, scale: float) -> NDArray[np.float64]:
         """A matrix [out, size]: its product with the input is the output (modes linear and cubic)."""
