@@ -114,7 +114,11 @@ class ExportStage:
         if attempts.frozen:
             workspace.emit(_frozen(attempts))
         passed = attempts.passed
-        summary = f"{passed.exporter}, opset {passed.opset}, {model.held_bytes / _MIB:.0f} MiB held aside"
+        written = f"opset {passed.opset}"
+        if passed.converted_from is not None:
+            by = f" by {', '.join(passed.rules)}" if passed.rules else ""
+            written += f" from {passed.converted_from}{by}"
+        summary = f"{passed.exporter}, {written}, {model.held_bytes / _MIB:.0f} MiB held aside"
         return Verdict(summary=summary, recorded={"attempts": attempts.to_json()})
 
     def ensures(self, workspace: Workspace) -> None:
