@@ -88,7 +88,14 @@ def _command(word: str, rest: Sequence[str]) -> int:
             expected=f"one of {', '.join(COMMANDS)}, or overrides such as model=alexnet",
             next_step=f"{hint}Type python -m pipeline --help",
         )
-    code: int = import_module(COMMANDS[word][0]).main(rest)
+    try:
+        code: int = import_module(COMMANDS[word][0]).main(rest)
+    except PipelineError as error:
+        if "--json" in rest:
+            from pipeline.commands.arguments import print_json
+
+            print_json({"error": error.reason.to_json()})
+        raise
     return code
 
 

@@ -6,9 +6,12 @@ Exit code 0: nothing is refused. 1: something is refused, or nobody can tell her
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +21,7 @@ from pipeline.report.units import count
 
 if TYPE_CHECKING:
     from pipeline.targets.causes import Cause
-    from pipeline.targets.judge import Judgement
+    from pipeline.targets.judge import Finding, Judgement
     from pipeline.targets.profile import Profile
 
 MODEL: Final = "model.onnx"
@@ -30,6 +33,8 @@ HEADINGS: Final = {
 }
 #: Causes of one kind that are shown; --json has all.
 MOST_CAUSES: Final = 30
+#: `export.opset=11`: a mend that is typed as it stands.
+_OVERRIDE: Final = re.compile(r"[a-z_]+\.[^\s=]+=\S+")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
     from pipeline.targets.precheck_stage import places
 
     arguments = parser("precheck", "Judge a finished ONNX file against a target's profile.")
-    arguments.add_argument("path", type=Path, help="an ONNX file, or a run directory")
+    # Both may be missing for argparse, which otherwise calls the overrides required too.
+    arguments.add_argument("path", type=Path, nargs="?", help="an ONNX file, or a run directory")
     arguments.add_argument(
         "--target", required=True, metavar="NAME", help="python -m pipeline targets lists them"
     )
@@ -47,14 +53,19 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments.add_argument("overrides", nargs="*", help="target.limits.KEY=VALUE and the like")
     given = arguments.parse_intermixed_args(list(argv))
+    if given.path is None:
+        arguments.error("the following arguments are required: path")
     profile, options = target(given.target, given.config_dir, given.overrides)
     file, rows = _model(given.path)
+    _refuse_without_data(file)
     modules, lines = places(rows)
     judgement = judge(profile, file, modules=modules, lines=lines, requested=requested_nodes(options))
+    if not given.path.is_dir():
+        judgement = replace(judgement, findings=tuple(_typed(one, file) for one in judgement.findings))
     if given.json:
-        print_json(_data(file, profile, judgement, modules))
+        print_json({"target": given.target, **_data(file, profile, judgement, modules)})
     else:
-        print("\n".join(_text(file, profile, judgement)))
+        print("\n".join(_text(given.target, file, profile, judgement)))
     return EXIT_MADE if judgement.passed else EXIT_FAILED
 
 
@@ -84,6 +95,9 @@ def target(name: str, config_dir: Path | None, overrides: Sequence[str]) -> tupl
                           expected="target.KEY=VALUE", next_step="Take it away")  # fmt: skip
     folders = [] if config_dir is None else [config_dir]
     config = compose([f"target={name}", "model=mynet", *overrides], config_dirs=folders).target
+    if config.name == "none":
+        raise Refused("PL-600", f"the file of {name} names no target", where=f"target/{name}.yaml", found="no key name",
+                      expected=f"name: {name}", next_step=f"Write name: {name} into it")  # fmt: skip
     return load_profile(config.profile or config.name, config.limits), config.options
 
 
@@ -108,6 +122,28 @@ def _model(path: Path) -> tuple[Path, dict[str, Any]]:
         return file, {}
 
 
+def _refuse_without_data(file: Path) -> None:
+    """A file whose weights are not there is refused as a run refuses it; what else is wrong the judge says.
+
+    Raises:
+        Refused: PL-240, PL-242.
+    """
+    from pipeline.sources.onnx_reader import read_facts
+
+    try:
+        read_facts(file.resolve())
+    except Refused as refusal:
+        if refusal.reason.code in ("PL-240", "PL-242"):
+            raise
+
+
+def _typed(finding: Finding, file: Path) -> Finding:
+    """For a bare file the overrides that mend it need the file before them."""
+    if finding.mend is None or not _OVERRIDE.fullmatch(finding.mend):
+        return finding
+    return replace(finding, mend=f"model=onnx_file model.path={shlex.quote(str(file))} {finding.mend}")
+
+
 def _data(file: Path, profile: Profile, judgement: Judgement, modules: Mapping[str, str]) -> dict[str, Any]:
     from pipeline.targets.precheck_stage import placement_rows
 
@@ -121,12 +157,12 @@ def _data(file: Path, profile: Profile, judgement: Judgement, modules: Mapping[s
     }
 
 
-def _text(file: Path, profile: Profile, judgement: Judgement) -> list[str]:
+def _text(name: str, file: Path, profile: Profile, judgement: Judgement) -> list[str]:
     from pipeline.targets.causes import causes
 
     nodes = count(len(judgement.placements), "node", "nodes")
     lines = [
-        f"{profile.name}: {profile.title}",
+        f"{name}: {profile.title}",
         f"{file}: opset {judgement.opset}, IR version {judgement.ir_version}, {nodes}",
         "predicted from published data; no tool of the vendor's was run",
     ]
@@ -178,7 +214,7 @@ def _placement(profile: Profile, judgement: Judgement) -> list[str]:
     shares = [f"{figures['nodes_on_accelerator'] or 0:.1%} of the nodes that are left"]
     if figures["macs_on_accelerator"] is not None:
         shares.append(
-            f"{figures['macs_on_accelerator']:.1%} of {figures['macs'] / 1e9:.2f} G multiply-accumulates"
+            f"{figures['macs_on_accelerator']:.1%} of {_figure(figures['macs'])} multiply-accumulates"
         )
     if figures["macs_not_known"]:
         unknown = count(figures["macs_not_known"], "node", "nodes")
@@ -189,6 +225,14 @@ def _placement(profile: Profile, judgement: Judgement) -> list[str]:
             f"  tensors that pass between {profile.place('accelerator')} and {profile.place('cpu')}: {judgement.switches}"
         )
     return lines
+
+
+def _figure(number: float) -> str:
+    """`512`, `36.86 k`, `4.19 M`, `1.82 G`."""
+    for unit, worth in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= worth:
+            return f"{number / worth:.2f} {unit}"
+    return f"{number:.0f}"
 
 
 def _end(judgement: Judgement) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.commands.arguments import parser, print_json
-from pipeline.errors import EXIT_MADE
+from pipeline.errors import EXIT_MADE, Refused
 from pipeline.report.units import count
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("words", nargs="*", help="only rules with these words in name, kind or operators")
     given = arguments.parse_args(argv)
     rows = [row for row in _rows() if _fits(row, given.words)]
+    if not rows:
+        raise _nothing(given.words)
     if given.json:
         print_json(rows)
         return EXIT_MADE
@@ -56,6 +59,19 @@ def _row(rule: Rule) -> dict[str, Any]:
         "opsets": list(rule.opsets),
         "off": f"{KEYS[rule.kind]}.{rule.name}=false",
     }
+
+
+def _nothing(words: Sequence[str]) -> Refused:
+    rows = _rows()
+    known = sorted(
+        {word for row in rows for word in (row["name"], row["kind"], *row["takes"], *row["makes"])}
+    )
+    lower = {word.lower(): word for word in known}
+    near = [lower[one] for word in words for one in get_close_matches(word.lower(), lower, n=3, cutoff=0.5)]
+    return Refused(
+        "PL-800", f"no rule has {' and '.join(words)} in its name, kind or operators", where="rules",
+        next_step=f"Did you mean {' or '.join(near[:3])}?" if near else "Type python -m pipeline rules",
+    )  # fmt: skip
 
 
 def _opsets(row: dict[str, Any]) -> str:

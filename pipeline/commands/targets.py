@@ -1,6 +1,6 @@
 """`targets`: every target, what it is, what it takes, and whether its tools are installed.
 
-Exit code 0: listed. 2: a bad call, or a damaged profile.
+Exit code 0: listed; a target whose file is damaged has a row that says so. 2: a bad call.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ def main(argv: Sequence[str]) -> int:
         return EXIT_MADE
     width = max(len(row["name"]) for row in rows)
     for row in rows:
+        if row["broken"] is not None:
+            print(f"{row['name']:<{width}}  broken: {row['broken']['code']}: {row['sentence']}")
+            continue
         print(f"{row['name']:<{width}}  {row['title']}")
         facts = [
             f"opset {row['opset']}",
@@ -55,11 +58,14 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _row(name: str, folders: Sequence[Path]) -> dict[str, Any]:
     from pipeline.commands.precheck import target
 
-    profile, _ = target(
-        name, folders[0] if folders and (folders[0] / "target" / f"{name}.yaml").is_file() else None, ()
-    )
+    own = bool(folders) and (folders[0] / "target" / f"{name}.yaml").is_file()
+    try:
+        profile, _ = target(name, folders[0] if own else None, ())
+    except Refused as refusal:
+        return {"name": name, "broken": refusal.reason.to_json(), "sentence": refusal.reason.sentence()}
     return {
         "name": name,
+        "broken": None,
         "title": profile.title,
         "extends": list(profile.extends),
         "opset": profile.opset_text,
@@ -79,24 +85,19 @@ def _backend(name: str | None) -> dict[str, Any]:
     """Whether the backend's packages are there; they are not imported."""
     if name is None:
         return {"name": None, "installed": None, "state": "judged only"}
-    from pipeline.targets.backends import backend_of
+    from pipeline.targets.backends import backend_of, how_to_install
 
     try:
         backend = backend_of(name)
     except Refused as refusal:
         return {"name": name, "installed": False, "state": refusal.reason.message}
     missing = [package for package in backend.packages if _version(package) is None]
-    state = (
-        f"pip install 'onnx-export-pipeline[{backend.extra}]'"
-        if backend.extra
-        else f"needs {', '.join(missing)}"
-    )
     return {
         "name": name,
         "installed": not missing,
         "packages": {package: _version(package) for package in backend.packages},
         "extra": backend.extra,
-        "state": "installed" if not missing else f"not installed: {state}",
+        "state": "installed" if not missing else f"not installed: {how_to_install(backend, missing)}",
     }
 
 

@@ -276,6 +276,11 @@ def _compose(folders: ConfigFolders, wanted: tuple[str, ...]) -> Base:
     with _translated(folders):
         try:
             composed = hydra_compose(folders.name, overrides=list(wanted), return_hydra_config=True)
+        except RecursionError:
+            raise Refused(
+                "PL-100", "the configuration could not be composed: a defaults list names its own file, by itself "
+                "or through others", found=" ".join(wanted), next_step="Take it out of defaults",
+            ) from None  # fmt: skip
         except (AssertionError, TypeError, ValueError, LookupError, AttributeError) as error:
             # Hydra's own checks of odd choices and files; whatever it is, it was typed.
             if isinstance(error, HydraException | OmegaConfBaseException | UnicodeDecodeError):

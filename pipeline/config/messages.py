@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException, UnsupportedInterpolationType
 
 from pipeline.config import schema
@@ -21,7 +22,7 @@ def translate(error: Exception, folders: ConfigFolders) -> Refused:
     text = str(error)
     if isinstance(error, (yaml.YAMLError, UnicodeDecodeError)):
         return _damaged_file(error, folders)
-    if isinstance(error, OSError):
+    if isinstance(error, OSError) and not isinstance(error, HydraException):  # one of Hydra's is both
         return Refused(
             "PL-108", "a configuration file cannot be read", where=str(error.filename),
             found=error.strerror, expected="a file that you may read", next_step="Mend its permissions",
@@ -30,6 +31,8 @@ def translate(error: Exception, folders: ConfigFolders) -> Refused:
     if missing:
         return _missing_file(missing[1], text, folders)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if "Cannot merge" in str(cause):
+        return _unlike(text, folders, getattr(cause, "full_key", None))
     first = next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
     key = getattr(cause, "full_key", None)
     return Refused(
@@ -38,10 +41,34 @@ def translate(error: Exception, folders: ConfigFolders) -> Refused:
     )  # fmt: skip
 
 
+def _unlike(text: str, folders: ConfigFolders, key: str | None) -> Refused:
+    """A list where a file below has a mapping, or the other way round; OmegaConf seldom says where."""
+    laid = re.search(r"In '([^']+)'", text)
+    group, _, option = (laid[1] if laid else "").rpartition("/")
+    for file in folders.files(group, option) if option else ():
+        node = yaml.safe_load(file.read_text(encoding="utf-8"))
+        names = [str(name) for name, value in node.items() if _is_unlike(f"{group}.{name}", value)]
+        key = f"{group}.{names[0]}" if names else key
+    where = f"{laid[1]}.yaml" if laid else None
+    return Refused(
+        "PL-102", f"{key or 'a key'} has a value of the wrong type", where=where,
+        found="a list where what it lies over has a mapping, or the other way round",
+        expected="a mapping over a mapping, a list over a list",
+        next_step=f"Mend {f'{key} in ' if key else ''}{where or 'the file'}",
+    )  # fmt: skip
+
+
+def _is_unlike(path: str, value: Any) -> bool:
+    """Whether a key that is a mapping has another value."""
+    key = schema.key_of(path)
+    mapping = path in schema.sections() or (key is not None and "mapping" in schema.expected(key.hint))
+    return mapping and isinstance(value, list)
+
+
 def _missing_file(path: str, text: str, folders: ConfigFolders) -> Refused:
     group, _, option = path.rpartition("/")
     wanted_by = re.search(r"In '([^']+)'", text)
-    close = schema.near(option, folders.options(group))
+    close = schema.near_options(group, option, folders.options(group))
     step = f"Did you mean {schema.names([f'{group}/{name}' if group else name for name in close])}?" if close else (
         f"Put {path}.yaml into a folder and type --config-dir FOLDER"
     )  # fmt: skip

@@ -231,11 +231,13 @@ def check_option(group: str, option: str, folders: ConfigFolders) -> None:
     if files or not folders.all_on_disk:
         return
     known = folders.options(group)
-    close = schema.near(option, known)
+    close = schema.near_options(group, option, known)
     if close:
         step = f"Did you mean {schema.names(close)}? Type {group}={close[0]}"
     elif group == "model":
         step = f"Type model=torchvision model.name={option} for any network of torchvision"
+    elif group == "target":
+        step = "Type python -m pipeline targets"
     elif known:
         step = f"Type {group}={known[0]}"
     else:

@@ -111,6 +111,11 @@ def near(name: str, known: Iterable[str], limit: int = 3) -> list[str]:
     return (found + longer)[:limit]
 
 
+def near_options(group: str, option: str, known: Iterable[str]) -> list[str]:
+    """Files of a group that may have been meant; nobody who names a target means none."""
+    return near(option, [name for name in known if (group, name) != ("target", "none")])
+
+
 def near_keys(path: str) -> list[str]:
     """Keys that may have been meant by the unknown `path`, the likeliest first.
 

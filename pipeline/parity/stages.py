@@ -160,7 +160,7 @@ class ParityStage:
         return Verdict(
             status="vacuous" if reason else "passed",
             reason=reason,
-            summary=_summary(comparisons),
+            summary=f"{summary_of(min(comparisons, key=lambda one: one.margin))}, {len(comparisons)} comparisons",
             measured={"parity": list(lines)},
             recorded={"tolerances": recorded(self.config, dtypes)},
         )
@@ -310,8 +310,7 @@ def _line(item: OutputComparison, vacuous: Sequence[Vacuity]) -> dict[str, Any]:
     return {**line, **({"vacuous": found.kind, "spread": found.spread} if found else {})}
 
 
-def _summary(comparisons: Sequence[OutputComparison]) -> str:
-    worst = min(comparisons, key=lambda item: item.margin)
-    return (
-        f"{worst.output} within {worst.error:.1e}, margin {worst.margin:.3g}, {len(comparisons)} comparisons"
-    )
+def summary_of(worst: OutputComparison) -> str:
+    """The worst comparison in the words of the block that ends a run; margin and metric stand there alone."""
+    error = f"{worst.error:.1e}" if worst.error else "0"
+    return f"{worst.output}, error {error}, tolerance {worst.tolerance:.1e}"

@@ -30,6 +30,7 @@ def made_block(finished: RunFinished) -> list[Line]:
     else:
         first = ("made", where, STYLES["passed"])
     lines: list[Line] = [first, ("model", _model(row), LABEL), _match(row), *target_lines(row)]
+    lines += predicted_lines(row, finished.directory)
     if not finished.reused and row.get("seconds") is not None:
         cached = ", every stage that can be from the cache" if row.get("cached") else ""
         lines.append(("took", duration(row["seconds"]) + cached, LABEL))
@@ -51,9 +52,10 @@ def _model(row: Mapping[str, Any]) -> str:
 
 def _match(row: Mapping[str, Any]) -> Line:
     """How well it matches: the worst output, its error and metric, and the room to the tolerance."""
-    proved = row.get("status") != "vacuous"
-    label, style = ("matches", LABEL) if proved else ("vacuous", STYLES["vacuous"])
     unproved = row.get("unproved")
+    # What is vacuous on the target alone is said there.
+    proved = row.get("status") != "vacuous" or (unproved is None and "target_unproved" in row)
+    label, style = ("matches", LABEL) if proved else ("vacuous", STYLES["vacuous"])
     if row.get("error") is None:
         return ("unproved", unproved or "the outputs were not compared", STYLES["vacuous"])
     compared = int(row.get("compared") or 1)
@@ -78,7 +80,9 @@ def target_lines(row: Mapping[str, Any]) -> list[Line]:
             f"{name}{precision}: {row.get('target_output')}, error {figure(row['target_error'])}, tolerance "
             f"{figure(row['target_tolerance'])}, margin {margin(row['target_margin'], row['target_error'])}"
         )
-        lines.append(("target", text, LABEL))
+        unproved = row.get("target_unproved")
+        style = STYLES["vacuous"] if unproved else LABEL
+        lines.append(("target", f"{text}; vacuous: {unproved}" if unproved else text, style))
     parts = [f"compiled in {duration(row['compile_seconds'])}"]
     if row.get("artifact_bytes") is not None:
         parts.append(size(row["artifact_bytes"]))
@@ -91,6 +95,17 @@ def target_lines(row: Mapping[str, Any]) -> list[Line]:
         )
     lines.append(("speed", ", ".join(parts), LABEL))
     return lines
+
+
+def predicted_lines(row: Mapping[str, Any], directory: str | None) -> list[Line]:
+    """For a target whose compiler is not here: that nothing was compiled, and where to read on."""
+    name = row.get("target") or "none"
+    if name == "none" or row.get("compile_seconds") is not None or directory is None:
+        return []
+    folder = Path(directory) / name
+    page = next((one for one in ("README.md", "placement.csv") if (folder / one).is_file()), "")
+    text = f"{name}: predicted, not compiled; see {place(folder / page)}"
+    return [("target", text, STYLES["warning"])]
 
 
 def failed_block(finished: RunFinished) -> list[Line]:

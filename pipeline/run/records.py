@@ -275,9 +275,13 @@ def row_of(manifest: Mapping[str, Any] | None, record: Mapping[str, Any]) -> dic
     parity = manifest["verdicts"].get("parity", {})
     if parity.get("status") in ("vacuous", "skipped") and parity.get("reason"):
         row["unproved"] = parity["reason"]["message"]
+    on_target = manifest["verdicts"].get("compare", {})
+    if on_target.get("status") == "vacuous" and on_target.get("reason"):
+        row["target_unproved"] = on_target["reason"]["message"]
+    vacuous = "vacuous" in (parity.get("status"), on_target.get("status"))
     return {
         **row,
-        "status": "vacuous" if parity.get("status") == "vacuous" else "passed",
+        "status": "vacuous" if vacuous else "passed",
         "opset": manifest["opsets"].get("", manifest["opsets"].get("ai.onnx")),
         "exporter": took["exporter"] if took else "",
         "size_bytes": sum(f["size"] for f in manifest["artifacts"] if f["path"].startswith("model.onnx")),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
@@ -20,7 +21,7 @@ from pipeline.graph.ir_version import FREE_INITIALIZERS_IR
 from pipeline.graph.view import read_layout
 from pipeline.graph.walk import model_nodes, nodes
 from pipeline.graph.wire import MalformedError
-from pipeline.sources.onnx_refusals import damaged, unsafe
+from pipeline.sources.onnx_refusals import damaged, unsafe, without_runtime
 
 if TYPE_CHECKING:
     import onnx
@@ -33,6 +34,8 @@ MADE_BY: Final = "file"
 #: A value inside the graph that would take more than this is a bomb or a slip: the largest samples
 #: are as large (pipeline.samples.notation.LARGEST_BYTES).
 LARGEST_VALUE: Final = 4 << 30
+#: How ONNX Runtime says that it has no kernel and no schema: "acme:Frob(-1) is not a registered function/op".
+_UNREGISTERED: Final = re.compile(r"(?P<domain>[\w.\-]*):(?P<operator>\w+)\(-?\d+\) is not a registered")
 #: Operators whose output's size depends on values, or whose graphs run as often as values say.
 VALUE_DEPENDENT: Final = frozenset({
     "Compress", "Loop", "NonMaxSuppression", "NonZero", "Range", "Scan", "SequenceAt", "StringSplit",
@@ -244,4 +247,7 @@ def _one_line(error: Exception) -> str:
 
 def refused(error: StageFailed, path: Path) -> Refused:
     """ONNX Runtime does not open the file as it came: nothing can be compared with it."""
-    return damaged(path, f"ONNX Runtime does not load it: {error.reason.found or error.reason.message}")
+    said = error.reason.found or error.reason.message
+    if (missing := _UNREGISTERED.search(said)) and missing["domain"] not in ("", "ai.onnx"):
+        return without_runtime(path, f"{missing['domain']}::{missing['operator']}")
+    return damaged(path, f"ONNX Runtime does not load it: {said}")

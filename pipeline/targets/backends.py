@@ -17,7 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -119,16 +119,24 @@ def require_packages(backend: Backend, python: str | None = None) -> dict[str, s
     missing = [name for name, version in found.items() if version is None]
     if missing:
         where = f" in {python}" if python else ""
-        own = backend.extra and not python
         raise Refused(
             "PL-641",
             f"the target {backend.name} needs the package {missing[0]}, which is not installed{where}",
             where=f"target={backend.name}",
-            expected=", ".join(backend.packages),
-            next_step=f"Type pip install 'onnx-export-pipeline[{backend.extra}]'" if own
-            else f"Type {python or 'python'} -m pip install {' '.join(missing)}",
+            expected=", ".join(backend.packages) if len(backend.packages) > 1 else None,
+            next_step=f"Type {how_to_install(backend, missing, python)}",
         )  # fmt: skip
     return {name: str(version).partition("+")[0] for name, version in found.items()}
+
+
+def how_to_install(backend: Backend, missing: Sequence[str], python: str | None = None) -> str:
+    """What to type for the packages that are missing in `python`; null: in this interpreter."""
+    own: str = getattr(backend, "environment", "")
+    if own:
+        return own
+    if backend.extra and not python:
+        return f"pip install 'onnx-export-pipeline[{backend.extra}]'"
+    return f"{python or 'python'} -m pip install {' '.join(missing)}"
 
 
 def _versions(packages: tuple[str, ...], python: str | None) -> dict[str, str | None]:

@@ -56,10 +56,10 @@ def write_bundle(request: TargetRequest, workspace: Workspace) -> list[Path]:
     for name in made.data:
         _place(request, workspace, name)
     made.write_files(_root(request, workspace))
-    job = _job(request, workspace, made, report.tolerance_on(label))
+    job = _job(request, workspace, made, report.tolerance)
     texts = {
         PROGRAM: request.backend.program(job, made.compiled),
-        PAGE: request.backend.page(job, made.compiled),
+        PAGE: f"{request.backend.page(job, made.compiled).rstrip()}\n{_accepted(request, report.tolerance)}",
     }
     if made.compiled.names:
         texts[NAMES] = json.dumps(dict(made.compiled.names), indent=1, ensure_ascii=False) + "\n"
@@ -68,6 +68,14 @@ def write_bundle(request: TargetRequest, workspace: Workspace) -> list[Path]:
     write_npz(_place(request, workspace, INPUTS), inputs)
     write_npz(_place(request, workspace, EXPECTED), _expected(workspace, label))
     return [_place(request, workspace, name) for name in (*made.data, *texts, INPUTS, EXPECTED)]
+
+
+def _accepted(request: TargetRequest, tolerance: float) -> str:
+    """The last paragraph of the page."""
+    return (
+        f"\n`{PROGRAM}` accepts max |difference| / max |expected| up to {tolerance:.3g} of a floating output "
+        f"({request.precision}), NaN and infinities only where they are expected, and integers that are equal.\n"
+    )
 
 
 def _expected(workspace: Workspace, label: str) -> dict[str, Any]:

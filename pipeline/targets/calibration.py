@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pipeline.errors import Refused, StageFailed
+from pipeline.errors import Refused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,7 +149,7 @@ def read_sample(samples: Samples, one: CalibratedInput, index: int) -> NDArray[n
     """The array of sample `index` for an input, of its shape and element type.
 
     Raises:
-        StageFailed: PL-621, the file cannot be read or has another shape.
+        Refused: PL-621, the file cannot be read, has another shape, or holds what the element type cannot.
     """
     path = samples.files[one.name][index]
     if path.suffix.lower() in IMAGES:
@@ -204,14 +204,32 @@ def _array(path: Path, one: CalibratedInput, members: bool) -> NDArray[np.generi
         array = array[None]
     if array.shape != one.shape or array.dtype.kind not in "fiub":
         raise _bad(path, f"{array.dtype.name} {list(array.shape)}", f"{one.dtype} {list(one.shape)}")
+    _finite(path, array, one)
     if one.dtype == "uint8" and (array.min() < 0 or array.max() > 255):
         raise _bad(path, f"values from {array.min()} to {array.max()}", "0 to 255")
     return np.ascontiguousarray(array.astype(one.dtype))
 
 
-def _bad(path: Path, found: str, expected: str) -> StageFailed:
-    return StageFailed(
-        "PL-621", "a file of the calibration data cannot be used", where=path.name, found=found, expected=expected,
+def _finite(path: Path, array: NDArray[np.generic], one: CalibratedInput) -> None:
+    """One NaN or infinity makes the range of a whole tensor meaningless."""
+    import numpy as np
+
+    if array.dtype.kind != "f":
+        return
+    for word, places in (("NaN", np.isnan(array)), ("infinity", np.isinf(array))):
+        if places.any():
+            first = [int(index) for index in np.argwhere(places)[0]]
+            found = f"{word} in {np.count_nonzero(places)} of {array.size} elements, first at {first}"
+            raise _bad(path, found, "finite numbers")
+    largest, limit = float(np.abs(array).max(initial=0)), float(np.finfo(np.float32).max)
+    if one.dtype == "float32" and largest > limit:
+        found = f"{array.dtype.name} values up to {largest:.3g}, which overflow float32"
+        raise _bad(path, found, f"at most {limit:.3g}")
+
+
+def _bad(path: Path, found: str, expected: str) -> Refused:
+    return Refused(
+        "PL-621", "a file of the calibration data cannot be used", where=str(path), found=found, expected=expected,
         next_step="Take the file out of target.calibration.dir, or mend it",
     )  # fmt: skip
 

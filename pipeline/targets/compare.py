@@ -18,7 +18,7 @@ from typing import Any, Final, Self
 import numpy as np
 
 from pipeline.errors import StageFailed
-from pipeline.parity.compare import METRICS, OutputComparison, compare, float_outputs
+from pipeline.parity.compare import OutputComparison, compare, float_outputs
 from pipeline.parity.config import ParityConfig
 from pipeline.parity.diagnosis import describe
 from pipeline.parity.floating import FloatOutput, Measure, as_floats
@@ -41,30 +41,25 @@ class TargetReport:
 
     Attributes:
         lines: one an output and set of inputs, as in run.json.
-        tolerance: the stated one.
+        tolerance: the one of the bundle, max |difference| / max |reference|: see `whole_tolerance`.
+        vacuous: sentences on outputs that prove nothing or little.
     """
 
     lines: tuple[Mapping[str, Any], ...]
     tolerance: float
-
-    def tolerance_on(self, label: str) -> float:
-        """The largest tolerance that a floating output had on the inputs `label`."""
-        scales: list[float] = [
-            line["tolerance"] for line in self.lines
-            if line["seed"] == label and line["metric"] == METRICS["scale"]
-        ]  # fmt: skip
-        return max([self.tolerance, *scales])
+    vacuous: tuple[str, ...] = ()
 
     def store(self, folder: Path) -> None:
         """Write report.json."""
-        text = json.dumps({"lines": self.lines, "tolerance": self.tolerance}, indent=1, allow_nan=False)
+        data = {"lines": self.lines, "tolerance": self.tolerance, "vacuous": self.vacuous}
+        text = json.dumps(data, indent=1, allow_nan=False)
         (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """What `store` wrote."""
         data = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        return cls(tuple(data["lines"]), data["tolerance"])
+        return cls(tuple(data["lines"]), data["tolerance"], tuple(data["vacuous"]))
 
 
 class TargetComparisonFailed(StageFailed):
@@ -88,14 +83,15 @@ def compare_target(
         tolerance: max |difference| / max |reference| that passes.
         k: how many times its own noise a noisy network is allowed.
 
+    Returns:
+        one an output and set of inputs: of a floating output that passes over the whole of it, of one
+        that fails where it is furthest off.
+
     Raises:
         StageFailed: PL-513, outputs are missing or added.
     """
-    first = next(iter(reference.outputs.values()))
-    short = [array.dtype.name for array in first.values() if array.dtype.name in _SHORT]
-    floor = max([tolerance, *(EPSILON[name] * FLOOR_EPSILONS[name] for name in short)])
-    rule = ParityConfig(kind="noise", floor=floor, k=k)
-    finer = replace(rule, floor=FINER * floor) if precision == "float32" else None
+    rule = rule_of(reference, tolerance=tolerance, k=k)
+    finer = replace(rule, floor=FINER * (rule.floor or 0.0)) if precision == "float32" else None
     known: dict[tuple[str, float], dict[str, FloatOutput]] = {}
 
     def outputs_on(label: str, config: ParityConfig) -> dict[str, FloatOutput]:
@@ -114,6 +110,8 @@ def compare_target(
             if finer is not None:
                 measures.append(outputs_on(one.label, finer)[one.output].judge(values))
             worst = min(measures, key=lambda measure: measure.margin)
+            if worst.passed:  # what run.json and the bundle's program state is the one tolerance of the whole
+                worst = measures[0]
             one = replace(  # noqa: PLW2901 - the same comparison under the target's rule
                 one, passed=worst.passed, error=worst.error, noise=worst.noise, tolerance=worst.tolerance,
                 margin=worst.margin, criterion=worst.criterion, place=worst.place,
@@ -124,6 +122,45 @@ def compare_target(
     return found
 
 
+def rule_of(reference: Reference, *, tolerance: float, k: float) -> ParityConfig:
+    """The rule of parity with the target's tolerance for its floor; see `compare_target`."""
+    first = next(iter(reference.outputs.values()))
+    short = [array.dtype.name for array in first.values() if array.dtype.name in _SHORT]
+    floor = max([tolerance, *(EPSILON[name] * FLOOR_EPSILONS[name] for name in short)])
+    return ParityConfig(kind="noise", floor=floor, k=k)
+
+
+def whole_tolerance(reference: Reference, label: str, *, precision: str, tolerance: float, k: float) -> float:
+    """What `compare_target` allows the floating outputs on `label` over the whole output, at most.
+
+    Args:
+        reference: what the network gave.
+        label: of the inputs.
+        precision: as given to `compare_target`, and so the other two.
+        tolerance: the stated one.
+        k: how many times its own noise a noisy network is allowed.
+
+    Returns:
+        the largest max |difference| / max |reference| that passes; the stated tolerance, or more where
+        the network itself rounds more.
+    """
+    rule = rule_of(reference, tolerance=tolerance, k=k)
+    found = [tolerance]
+    for output in float_outputs(reference, rule, label).values():
+        measure = output.judge_scale(output.truth, output.truth)
+        limit = measure.tolerance
+        if precision == "float16" and measure.noise is not None:
+            limit = _limit_in_half(limit, measure.noise, first=label == reference.first)
+        found.append(limit)
+    return max(found)
+
+
+def _limit_in_half(limit: float, noise: float, *, first: bool) -> float:
+    """`limit`, or the noise that the network would have in float16: see `_in_half`."""
+    wide = noise * HALF_NOISE
+    return max(limit, min(wide, LARGEST_TOLERANCE["float16"]) if first else wide)
+
+
 def _in_half(one: OutputComparison, *, first: bool) -> OutputComparison:
     """The comparison with the noise that the network would have in float16.
 
@@ -132,11 +169,10 @@ def _in_half(one: OutputComparison, *, first: bool) -> OutputComparison:
     """
     if one.error is None or one.noise is None or one.criterion != "scale":
         return one
-    noise, largest = one.noise * HALF_NOISE, LARGEST_TOLERANCE["float16"]
-    limit = max(one.tolerance, min(noise, largest) if first else noise)
+    limit = _limit_in_half(one.tolerance, one.noise, first=first)
     return replace(
         one, tolerance=limit, passed=one.error <= limit, margin=margin(limit, one.error),
-        drowned=one.drowned or limit > largest,
+        drowned=one.drowned or limit > LARGEST_TOLERANCE["float16"],
     )  # fmt: skip
 
 

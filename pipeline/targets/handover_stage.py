@@ -28,6 +28,8 @@ WRITERS: Final[Mapping[str, str]] = {
     "horizon_s100": "pipeline.targets.horizon.handover",
     "tensorrt": "pipeline.targets.tensorrt.handover",
 }
+#: Of these the ones that read `target.calibration`.
+CALIBRATED: Final = ("pipeline.targets.horizon.handover",)
 #: How the products of the vendor's tool are called unless the request says otherwise.
 PREFIX: Final = "model"
 

@@ -208,6 +208,8 @@ class _Parser:
             for found, place in ((kind, start), (second, right)):
                 if found != "number":
                     raise self.fail("a number", place)
+            if sign in ("/", "//", "%") and isinstance(other, Constant) and other.value == 0:
+                raise self.fail("a number other than 0", right)
             node = Arithmetic(sign, node, other)
         return node, kind
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import Refused
 from pipeline.graph.rewrites.names import LEGALISATION, check_rules
+from pipeline.targets.backends import BACKENDS, backend_of
+from pipeline.targets.backends import check_request as check_options
 from pipeline.targets.config import TargetConfig
-from pipeline.targets.handover_stage import handover_stages
+from pipeline.targets.handover_stage import CALIBRATED, handover_stages, writer_of
 from pipeline.targets.precheck_stage import PrecheckStage
 from pipeline.targets.profile import Profile, load_profile
 from pipeline.targets.request_check import check_request
@@ -69,7 +71,10 @@ def plan_target(
         return None
     profile = load_profile(config.profile or config.name, config.limits)
     rules = _rules(config, profile)
-    check_request(profile, opset=opset, inputs=specs, ir_version=ir_version, precision=config.precision)
+    check_request(
+        profile, opset=opset, inputs=specs, ir_version=ir_version, precision=config.precision,
+        target=config.name,
+    )  # fmt: skip
     if parity.kind == "none":
         raise Refused(
             "PL-610", "what runs on the target is compared with the network, and parity=none leaves nothing",
@@ -79,12 +84,16 @@ def plan_target(
     stages: list[Stage] = [PrecheckStage(config.name, profile, dict(config.options))]
     stages += handover_stages(config, profile, specs)
     backend = config.backend or profile.backend
+    _refuse_other_backend(config, backend)
+    _refuse_unread(config, profile, backend)
     absent = unverified_here(backend, config.python)
     if backend is not None and absent is None:
         request = TargetRequest.of(
             config, backend=backend, options=profile.options, tolerances=profile.precisions
         )
         stages += target_stages(request, specs, k=parity.k)
+    elif backend is not None:
+        check_options(backend_of(backend), config.precision, {**profile.options, **config.options})
     skipped = dict.fromkeys(RUNNING, f"unverified on this machine: {absent}") if absent else {}
     return TargetPlan(profile, rules, tuple(stages), skipped)
 
@@ -100,6 +109,34 @@ def _refuse_without_target(config: TargetConfig) -> None:
                 found=str(found), expected="a target that reads it, such as target=onnxruntime",
                 next_step="Type target=NAME (python -m pipeline targets lists them), or take the key away",
             )  # fmt: skip
+
+
+def _refuse_other_backend(config: TargetConfig, backend: str | None) -> None:
+    """A directory that bears a runtime's name holds what that runtime made."""
+    if config.name in BACKENDS and backend not in (None, config.name):
+        raise Refused(
+            "PL-111", f"the target {config.name} is compiled and run by {config.name}", where="target.backend",
+            found=str(backend), expected=f"target.backend={config.name}, or a target of another name",
+            next_step=f"Type target={backend}" if backend in BACKENDS else
+            "Put name and backend into a file target/NAME.yaml of your own and type --config-dir",
+        )  # fmt: skip
+
+
+def _refuse_unread(config: TargetConfig, profile: Profile, backend: str | None) -> None:
+    """What nothing of this target reads would be ignored in silence."""
+    writer = writer_of(profile, config.name)
+    unread: dict[str, str] = {}
+    if backend is None and writer is None and config.options:
+        unread[f"options.{next(iter(config.options))}"] = "a target that is compiled or handed over"
+    if writer not in CALIBRATED and config.calibration.dir is not None:
+        unread["calibration.dir"] = "a target that is handed over with calibration data, such as horizon_x3"
+    if backend is None and config.python is not None:
+        unread["python"] = "a target with a backend, such as rknn"
+    for key, expected in unread.items():
+        raise Refused(
+            "PL-103", f"target.{key} has no effect with target={config.name}: nothing of it reads that",
+            where=f"target.{key}", expected=expected, next_step="Take the key away",
+        )  # fmt: skip
 
 
 def _rules(config: TargetConfig, profile: Profile) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +23,10 @@ FOLDER: Final = Path("target") / "profiles"
 OPERATORS: Final = Path("target") / "operators"
 #: libyaml where PyYAML has it: a profile of 160 operators takes 15 ms instead of 150.
 _Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: Where a request writes what is laid over a profile.
+LIMITS: Final = "target.limits"
+#: Keys that are followed when a file is read, and nowhere else.
+_FILES_ONLY: Final = ("extends", "operators_from")
 _SIDES: Final = ("accelerator", "cpu")
 #: A profile is text of some 100 KB; more is no profile.
 MOST_BYTES: Final = 4 * 1024 * 1024
@@ -31,19 +36,66 @@ MOST_NESTED: Final = 60
 MOST_VALUES: Final = 100_000
 
 
+@dataclass(frozen=True)
+class _Layer:
+    """A file, and the data up to it: everything that it lies over, and its own."""
+
+    where: str
+    data: Mapping[str, Any]
+
+
 def read(name_or_path: str, limits: Mapping[str, Any], config_dirs: Sequence[str | Path]) -> Profile:
     """See `pipeline.targets.profile.load_profile`."""
     folders = [*(Path(folder) for folder in config_dirs), CONF_DIR]
     path = find(name_or_path, folders)
-    data, extends = _resolved(path, folders, ())
+    layers: list[_Layer] = []
+    data, extends = _resolved(path, folders, (), layers)
     if not isinstance(limits, Mapping):
         raise Refused("PL-601", "limits are no mapping", where="target.limits", found=str(limits)[:60],
                       expected="keys of a profile", next_step="Write target.limits as a mapping")  # fmt: skip
+    for key in _FILES_ONLY:
+        if key in limits:
+            raise Refused("PL-601", f"{key} has no effect in limits", where=f"{LIMITS}.{key}", found=str(limits[key]),
+                          expected="keys of a profile that are laid over it",
+                          next_step="Take it away, and name the profile with target.profile=NAME")  # fmt: skip
     data = overlaid(data, limits)
     data.pop("extends", None)
     name = path.stem if _is_path(name_or_path) else name_or_path
-    digest = sha256(canonical_json(data).encode()).hexdigest()
-    return build(name, data, where=str(_shown(path)), extends=extends, digest=digest)
+    where = LIMITS if limits else str(_shown(path))
+    try:
+        profile = build(name, data, where=where, extends=extends, digest="")
+    except Refused as refusal:
+        raise _blamed(refusal, layers) from None
+    try:
+        return replace(profile, digest=sha256(canonical_json(data).encode()).hexdigest())
+    except (TypeError, ValueError) as error:
+        raise Refused("PL-601", "the profile holds a value that has no digest", where=where, found=str(error),
+                      expected="texts, truths and finite numbers", next_step=f"Mend {where}") from error  # fmt: skip
+
+
+def _blamed(refusal: Refused, layers: Sequence[_Layer]) -> Refused:
+    """The same refusal with the place where the mistake was made first: a file below, or the request."""
+    wrong = _without_place(refusal)
+    for layer in layers:
+        try:
+            build("", {**layer.data, "extends": None}, where=layer.where, extends=(), digest="")
+        except Refused as lower:
+            if _without_place(lower) == wrong:
+                return lower
+    reason = refusal.reason
+    place = reason.where or ""
+    if not place.startswith(LIMITS):
+        return refusal
+    # In the request a key has a path, where a file has a name and a key.
+    typed = place.replace(": ", ".")
+    step = (reason.next_step or "").replace(place, typed)
+    return Refused(reason.code, reason.message, where=typed, found=reason.found, expected=reason.expected,
+                   next_step=step)  # fmt: skip
+
+
+def _without_place(refusal: Refused) -> tuple[str | None, ...]:
+    reason = refusal.reason
+    return (reason.code, reason.message, reason.found, reason.expected)
 
 
 def profile_names(config_dirs: Sequence[str | Path] = ()) -> tuple[str, ...]:
@@ -98,9 +150,9 @@ def _is_path(text: str) -> bool:
 
 
 def _resolved(
-    path: Path, folders: Sequence[Path], seen: tuple[Path, ...]
+    path: Path, folders: Sequence[Path], seen: tuple[Path, ...], layers: list[_Layer]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The data of a file, laid over what it extends and over its table of operators."""
+    """The data of a file, laid over what it extends and over its table of operators; `layers` grows."""
     if path.resolve() in seen:
         chain = " extends ".join([*(one.stem for one in seen), path.stem])
         raise Refused("PL-604", "a profile extends itself", where=str(_shown(path)), found=chain,
@@ -116,7 +168,7 @@ def _resolved(
         if _is_path(parent) and not Path(parent).is_absolute() and not parent.startswith("pkg://"):
             parent = str(path.parent / parent)
         above = find(parent, folders)
-        base, further = _resolved(above, folders, (*seen, path.resolve()))
+        base, further = _resolved(above, folders, (*seen, path.resolve()), layers)
         extends = (above.stem, *further)
     table = data.pop("operators_from", None)
     if table is not None:
@@ -125,7 +177,9 @@ def _resolved(
             raise Refused("PL-601", "there is no such table of operators", where=f"{_shown(path)}: operators_from",
                           found=str(table), expected=f"a file {rows}", next_step="Mend operators_from")  # fmt: skip
         base = overlaid(base, _yaml(rows))
-    return overlaid(base, data), extends
+    made = overlaid(base, data)
+    layers.append(_Layer(str(_shown(path)), made))
+    return made, extends
 
 
 def _yaml(path: Path) -> dict[str, Any]:

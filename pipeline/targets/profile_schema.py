@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 from pipeline.errors import Refused
+from pipeline.graph.rewrites.names import LEGALISATION
 from pipeline.targets.limit_parser import parse_limit
 from pipeline.targets.onnx_operators import names_of, operator_names
 from pipeline.targets.predicates import LimitError, Predicate
@@ -24,6 +25,8 @@ ROW_KEYS: Final = (
     "accelerator", "cpu", "accelerator_limits", "cpu_limits", "general", "quantized", "notes", "mend",
 )  # fmt: skip
 PRECISIONS: Final = ("float32", "float16")
+#: A comparison that lets a tenth of the largest value go wrong proves nothing.
+LARGEST_TOLERANCE: Final = 0.1
 
 
 def build(
@@ -52,10 +55,10 @@ def build(
         title=row.text("title"),
         citation=row.text("citation"),
         extends=extends,
-        opset=(opset.number("min"), opset.number("max")),
+        opset=_opset(opset),
         ir_version=row.number("ir_version"),
         domains=tuple("" if one == "ai.onnx" else one for one in row.strings("domains", ("ai.onnx",))),
-        dtypes=row.words("dtypes", tuple(DTYPES)),
+        dtypes=row.words("dtypes", tuple(DTYPES), "element types by numpy's names"),
         shapes=row.choice("shapes", ("static", "dynamic"), "dynamic"),
         batch=row.number("batch"),
         input_rank=inputs.number("rank"),
@@ -68,7 +71,7 @@ def build(
         folds_constants=row.truth("folds_constants", True),
         general_limits=limits(general, None, f"{where}: general_limits"),
         operators=_operators(row.mapping("operators"), where),
-        wants=row.strings("wants"),
+        wants=row.words("wants", _rules(), "names of legalisation rules (python -m pipeline rules legalise)"),
         options=dict(row.mapping("options")),
         precisions=_precisions(row.mapping("precisions"), where),
         backend=row.text("backend", None),
@@ -163,6 +166,17 @@ def _requirement(given: Any, where: str) -> Requirement:
     )
 
 
+def _rules() -> tuple[str, ...]:
+    return tuple(name for family in LEGALISATION.values() for name in family)
+
+
+def _opset(row: _Row) -> tuple[int | None, int | None]:
+    low, high = row.number("min"), row.number("max")
+    if low is not None and high is not None and low > high:
+        raise row.refuse("", "min at most max", {"min": low, "max": high})
+    return low, high
+
+
 def _precisions(given: Mapping[str, Any], where: str) -> dict[str, float]:
     made = {}
     for precision, tolerance in (given or {"float32": 1e-4}).items():
@@ -173,7 +187,12 @@ def _precisions(given: Mapping[str, Any], where: str) -> dict[str, float]:
         ):
             raise Refused("PL-601", "no precision with its tolerance", where=f"{where}: precisions",
                           found=f"{precision}: {tolerance}", expected="float32: 1.0e-4",
-                          next_step=f"Mend {where}")  # fmt: skip
+                          next_step=f"Mend {where}: precisions")  # fmt: skip
+        if not 0 < tolerance <= LARGEST_TOLERANCE:
+            place = f"{where}: precisions.{precision}"
+            raise Refused("PL-601", "a tolerance must be above 0 and prove something", where=place,
+                          found=str(tolerance), expected=f"above 0, at most {LARGEST_TOLERANCE}",
+                          next_step=f"Change {place}")  # fmt: skip
         made[str(precision)] = float(tolerance)
     return made
 
@@ -241,11 +260,11 @@ class _Row:
         )  # fmt: skip
         return tuple(found)
 
-    def words(self, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    def words(self, key: str, known: tuple[str, ...], expected: str) -> tuple[str, ...]:
         found: tuple[str, ...] = self.strings(key)
         for one in found:
             if one not in known:
-                raise self.refuse(key, "element types by numpy's names", one)
+                raise self.refuse(key, expected, one)
         return found
 
 

@@ -9,7 +9,7 @@ _TEMPLATE: Final = Template('''\
 """Run the compiled model on inputs.npz and compare with expected.npz: $title.
 
 Needs $needs and numpy. `python run.py` prints a line an output and ends with 0 when all are within
-the tolerance, else with 1.
+the tolerance and NaN and infinities stand where they are expected, else with 1 and a sentence.
 """
 
 import sys
@@ -26,29 +26,51 @@ THREADS = $threads
 $load
 
 
+def parts(array):
+    """As float64; of complex numbers the real and the imaginary part."""
+    if array.dtype.kind == "c":
+        array = np.stack([array.real, array.imag], axis=-1)
+    return array.astype(np.float64)
+
+
+def compare(found, wanted):
+    """Whether an output passes, and in words how it compares."""
+    if found is None:
+        return False, "the model gives no such output"
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return False, f"{found.dtype} {list(found.shape)}, expected {wanted.dtype} {list(wanted.shape)}"
+    if wanted.dtype.kind not in "fc":
+        error = float((found != wanted).mean()) if wanted.size else 0.0
+        return error == 0, f"error {error:.3g}, tolerance {TOLERANCE:.3g}"
+    found, wanted = parts(found), parts(wanted)
+    for word, stands in (("NaN", np.isnan), ("infinity", np.isposinf), ("-infinity", np.isneginf)):
+        if (stands(found) != stands(wanted)).any():
+            return False, f"{word} {stands(found).sum()} times, expected {stands(wanted).sum()}, or elsewhere"
+    finite = np.isfinite(wanted)
+    error = float(np.abs(found[finite] - wanted[finite]).max(initial=0)) / (
+        float(np.abs(wanted[finite]).max(initial=0)) or 1.0
+    )
+    return error <= TOLERANCE, f"error {error:.3g}, tolerance {TOLERANCE:.3g}"
+
+
 def main():
-    inputs = dict(np.load(FOLDER / "inputs.npz", allow_pickle=False))
-    expected = dict(np.load(FOLDER / "expected.npz", allow_pickle=False))
-    outputs = run(inputs)
-    failed = False
+    try:
+        inputs = dict(np.load(FOLDER / "inputs.npz", allow_pickle=False))
+        expected = dict(np.load(FOLDER / "expected.npz", allow_pickle=False))
+        outputs = run(inputs)
+    except Exception as error:
+        print(f"the model cannot be run: {type(error).__name__}: {' '.join(str(error).split())}")
+        return 1
+    if not expected:
+        print("there is nothing to compare with: expected.npz holds no output")
+        return 1
+    failed = []
     for name, wanted in expected.items():
-        found = outputs.get(name)
-        if found is None or found.shape != wanted.shape or found.dtype != wanted.dtype:
-            print(f"{name}: not what was expected: {getattr(found, 'dtype', 'no output')} "
-                  f"{list(getattr(found, 'shape', ()))}, expected {wanted.dtype} {list(wanted.shape)}")
-            failed = True
-            continue
-        if wanted.dtype.kind in "fc":
-            same = np.isfinite(wanted)
-            error = float(np.abs(found - wanted)[same].max(initial=0)) / (
-                float(np.abs(wanted[same]).max(initial=0)) or 1.0
-            )
-            passed = error <= TOLERANCE and bool((np.isfinite(found) == same).all())
-        else:
-            error = float((found != wanted).mean()) if wanted.size else 0.0
-            passed = error == 0
-        print(f"{name}: error {error:.3g}, tolerance {TOLERANCE:.3g}: {'passed' if passed else 'FAILED'}")
-        failed = failed or not passed
+        passed, words = compare(outputs.get(name), wanted)
+        print(f"{name}: {words}: {'passed' if passed else 'FAILED'}")
+        failed += [] if passed else [name]
+    if failed:
+        print(f"not what was expected: {', '.join(failed)}")
     return 1 if failed else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from pipeline.errors import Refused
@@ -20,6 +21,7 @@ def check_request(
     ir_version: int | None = None,
     precision: str = "float32",
     outputs: int | None = None,
+    target: str | None = None,
 ) -> None:
     """Refuse what the target cannot take.
 
@@ -30,10 +32,12 @@ def check_request(
         ir_version: `export.ir_version`; None: whoever writes the file keeps to the profile's.
         precision: `target.precision`.
         outputs: how many are named, where they are.
+        target: the name by which messages call it; None: the profile's.
 
     Raises:
         Refused: PL-605, PL-606 or PL-607.
     """
+    profile = replace(profile, name=target or profile.name)
     _versions(profile, opset, ir_version)
     if precision not in profile.precisions:
         first = next(iter(profile.precisions))

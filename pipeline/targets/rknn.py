@@ -116,6 +116,8 @@ class RknnBackend:
     name: ClassVar[str] = "rknn"
     packages: ClassVar[tuple[str, ...]] = ("rknn-toolkit2",)
     extra: ClassVar[str] = ""
+    #: It pins numpy 1, onnx and protobuf, so it must never be installed beside the pipeline.
+    environment: ClassVar[str] = "make rknn and target.python=.venv-rknn/bin/python"
     precisions: ClassVar[tuple[str, ...]] = ("float16",)
     #: chip: target_platform; optimization_level: 0 to 3, the toolkit's own word.
     option_names: ClassVar[Mapping[str, Any]] = MappingProxyType({"chip": "rk3588", "optimization_level": 3})

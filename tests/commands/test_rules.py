@@ -34,6 +34,13 @@ def test_words_narrow_the_list(capsys):
     )
 
 
+def test_a_word_that_no_rule_has_is_refused_with_near_names():
+    with pytest.raises(Refused) as caught:
+        main(["einsumm", "--json"])
+    assert caught.value.reason.code == "PL-800"
+    assert "Did you mean einsum" in caught.value.reason.next_step
+
+
 def test_a_flag_that_there_is_not():
     with pytest.raises(Refused) as caught:
         main(["--all"])

@@ -198,3 +198,23 @@ def test_from_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert sorted(config.export.opset or 0 for config in found) == list(range(8, 16))
+
+
+def test_a_list_over_a_mapping_is_said_with_its_key(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "mychip.yaml").write_text("defaults: [horizon_x3, _self_]\nlimits: [1, 2]\n")
+    with pytest.raises(Refused) as refused:
+        compose(["target=mychip", "model=mynet"], config_dirs=[tmp_path])
+    reason = refused.value.reason
+    assert (reason.code, reason.where) == ("PL-102", "target/mychip.yaml")
+    assert reason.message == "target.limits has a value of the wrong type"
+    assert reason.next_step == "Mend target.limits in target/mychip.yaml"
+
+
+def test_a_defaults_list_that_names_its_own_file(tmp_path: Path) -> None:
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target" / "mychip.yaml").write_text("defaults: [mychip, _self_]\nname: mychip\n")
+    with pytest.raises(Refused) as refused:
+        compose(["target=mychip", "model=mynet"], config_dirs=[tmp_path])
+    assert "a defaults list names its own file" in refused.value.reason.message
+    assert "target=mychip" in (refused.value.reason.found or "")

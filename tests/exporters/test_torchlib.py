@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 from onnxscript import FLOAT, values
 
@@ -13,6 +16,10 @@ def function() -> values.TracedOnnxFunction:
     def twice(x: FLOAT, alpha: float = 2.0) -> FLOAT:
         return x
 
+    if __name__ not in sys.modules:  # tests imported by path may have no entry, and onnxscript asks for it
+        stand_in = ModuleType(__name__)
+        vars(stand_in).update(globals())
+        sys.modules[__name__] = stand_in
     return values.TracedOnnxFunction(values.Opset("some.domain", 3), twice)
 
 

@@ -48,7 +48,8 @@ class Bench:
         return self.folder
 
     def get(self, name: str) -> Any:
-        return self.values[name]
+        """`finished` is the simplified graph unless a test gives another, as in a plan without rules."""
+        return self.values["simplified" if name == "finished" and name not in self.values else name]
 
     def put(self, name: str, value: Any) -> None:
         self.values[name] = value

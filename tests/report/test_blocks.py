@@ -109,6 +109,31 @@ def test_a_target_says_how_it_matches_and_how_fast_it_is() -> None:
     )
 
 
+def test_a_vacuous_comparison_on_a_target_says_so() -> None:
+    lines = text_of(made(**TARGET, status="vacuous", target_unproved="output y is zero on every input"))
+    assert "127x; vacuous: output y is zero on every input\n" in lines
+    assert "matches   " in lines, "the file itself was proved"
+
+
+@pytest.mark.parametrize("page", ["README.md", "placement.csv"])
+def test_a_target_that_was_only_predicted_says_that_nothing_was_compiled(tmp_path: Path, page: str) -> None:
+    (tmp_path / "horizon_x3").mkdir()
+    for name in {page, "placement.csv"}:
+        (tmp_path / "horizon_x3" / name).touch()
+    row = {**ROW, "target": "horizon_x3"}
+    said = [
+        text_of(RunFinished("x", str(tmp_path), 0, reused=reused, row=row)).splitlines()[3]
+        for reused in (False, True)
+    ]
+    where = tmp_path / "horizon_x3" / page
+    assert said == [f"target    horizon_x3: predicted, not compiled; see {where}"] * 2
+
+
+def test_a_target_that_was_compiled_is_not_called_predicted() -> None:
+    for text in (text_of(made(**TARGET)), text_of(made(target="none")), text_of(made())):
+        assert "predicted" not in text
+
+
 def test_a_target_that_fails_shows_how_far_it_came_and_that_the_file_matches() -> None:
     row = {
         **ROW,

@@ -67,7 +67,7 @@ def test_a_reason_is_one_line_with_its_code(tmp_path: Path) -> None:
     sweep.finish(0, RunFinished("x", None, 1, reason=reason, row={"status": "failed", "stage": "export"}))
     text = (tmp_path / "table.csv").read_text()
     assert len(text.splitlines()) == 3
-    assert next(csv.DictReader(text.splitlines()))["reason"] == 'PL-310: it says "no", and no more'
+    assert next(csv.DictReader(text.splitlines()))["reason"] == 'PL-310: it says\\n"no", and no more'
 
 
 def test_an_interrupt_while_it_is_written_leaves_the_old_table(

@@ -49,6 +49,14 @@ def test_a_row_says_what_came_out() -> None:
     }  # fmt: skip
 
 
+def test_a_comparison_on_the_target_that_proves_nothing_is_said() -> None:
+    reason = {"code": "PL-521", "message": "output y is zero on every input"}
+    verdicts = {"parity": {"status": "passed"}, "compare": {"status": "vacuous", "reason": reason}}
+    row = row_of({**MANIFEST, "verdicts": verdicts}, record())
+    assert (row["status"], row["target_unproved"]) == ("vacuous", "output y is zero on every input")
+    assert "unproved" not in row, "the file was proved"
+
+
 def test_all_hits_is_cached() -> None:
     assert row_of(MANIFEST, record(stage("export", "hit"), stage("check")))["cached"]
 

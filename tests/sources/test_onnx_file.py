@@ -12,15 +12,16 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.numpy_helper
+import onnx.parser
 import pytest
 
 from pipeline.config.request import Config
-from pipeline.errors import Refused
+from pipeline.errors import Refused, StageFailed
 from pipeline.exporters.config import ExportConfig
 from pipeline.samples.spec import parse_inputs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.onnx_file import specs_of_file, with_file_settings
-from pipeline.sources.onnx_graph import open_file
+from pipeline.sources.onnx_graph import open_file, refused
 from pipeline.sources.onnx_reader import read_facts
 from tests.end_to_end.conftest import CommandLine, command  # noqa: F401 - a fixture
 from tests.sources import onnx_files
@@ -213,7 +214,7 @@ from pipeline.parity.onnxruntime_session import FileSession
 from pipeline.samples.spec import parse_inputs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.onnx_file import specs_of_file, with_file_settings
-from pipeline.sources.onnx_graph import open_file
+from pipeline.sources.onnx_graph import open_file, refused
 from pipeline.sources.onnx_reader import read_facts
 from tests.sources.onnx_files import mutations
 
@@ -381,3 +382,26 @@ def test_a_size_that_the_file_only_pretends_to_take(command: CommandLine, tmp_pa
     step = "model.inputs={x: {shape: [1,4], dynamic: {}}}"
     assert step in done.err
     assert command("model=onnx_file", f"model.path={path}", step).code == 0
+
+
+def test_an_operator_of_somebody_elses_is_no_damage(tmp_path: Path) -> None:
+    said = "Fatal error: acme:Frob(-1) is not a registered function/op"
+    reason = refused(
+        StageFailed("PL-510", "ONNX Runtime does not load the file", found=said), tmp_path / "a.onnx"
+    ).reason
+    assert reason.code == "PL-243"
+    assert "no runtime here has the operator acme::Frob" in reason.message
+    said = "Fatal error: :Frob(-1) is not a registered function/op"
+    assert refused(StageFailed("PL-510", "no", found=said), tmp_path / "a.onnx").reason.code == "PL-241"
+
+
+def test_a_custom_operator_in_a_run(tmp_path: Path, command: CommandLine) -> None:  # noqa: F811
+    text = (
+        '<ir_version: 8, opset_import: ["": 17, "acme": 1]> g (float[1,3] x) => (float[1,3] y) '
+        "{ a = Relu(x) y = acme.Frob(a) }"
+    )
+    path = tmp_path / "custom.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    done = command("model=onnx_file", f"model.path={path}")
+    assert done.code == 2
+    assert "PL-243: custom.onnx: no runtime here has the operator acme::Frob" in done.err

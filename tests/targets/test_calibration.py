@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import Refused, StageFailed
+from pipeline.errors import Refused
 from pipeline.targets.calibration import (
     MOST,
     CalibratedInput,
@@ -162,11 +162,52 @@ def test_files_that_cannot_be_used(
         path.write_bytes(content)
     else:
         np.save(path, content)
-    with pytest.raises(StageFailed) as error:
+    with pytest.raises(Refused) as error:
         read_sample(find_samples(tmp_path, [one]), one, 0)
     assert error.value.reason.code == "PL-621"
     assert said in error.value.reason.sentence()
-    assert name in error.value.reason.sentence()
+    assert str(path) in error.value.reason.sentence()
+
+
+def _one(value: float, dtype: Any) -> Any:
+    array = np.zeros((1, 2, 3), dtype)
+    array[0, 1, 2] = value
+    return array
+
+
+@pytest.mark.parametrize("written", ["float32", "uint8"])
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (_one(np.nan, np.float32), "NaN in 1 of 6 elements, first at [0, 1, 2]"),
+        (_one(np.inf, np.float64), "infinity in 1 of 6 elements"),
+        (_one(-np.inf, np.float16), "infinity in 1 of 6 elements"),
+        (np.full((1, 2, 3), np.nan), "NaN in 6 of 6 elements, first at [0, 0, 0]"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_what_is_not_finite_is_refused(
+    tmp_path: Path, array: Any, said: str, written: str, ending: str
+) -> None:
+    path = tmp_path / f"a.{ending}"
+    np.save(path, array) if ending == "npy" else np.savez(path, x=array)
+    one = CalibratedInput("x", (1, 2, 3), written)
+    with pytest.raises(Refused) as error:
+        read_sample(find_samples(tmp_path, [one]), one, 0)
+    reason = error.value.reason
+    assert (reason.code, reason.where, reason.expected) == ("PL-621", str(path), "finite numbers")
+    assert said in str(reason.found)
+    assert "mend it" in str(reason.next_step)
+
+
+def test_what_overflows_is_said_to_overflow_and_the_largest_float32_is_taken(tmp_path: Path) -> None:
+    one = CalibratedInput("x", (1, 2, 3))
+    np.save(tmp_path / "a.npy", np.full(one.shape, 1e300))
+    with pytest.raises(Refused, match="float64 values up to 1e\\+300, which overflow float32"):
+        read_sample(find_samples(tmp_path, [one]), one, 0)
+    largest = float(np.finfo(np.float32).max)
+    np.save(tmp_path / "a.npy", np.full(one.shape, -largest))
+    assert (read_sample(find_samples(tmp_path, [one]), one, 0) == -largest).all()
 
 
 def test_blank() -> None:

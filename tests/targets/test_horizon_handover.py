@@ -199,19 +199,41 @@ def test_few_samples_are_said_and_uint8_is_written(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "a.png")
     space = _run(tmp_path / "run", folder=folder, input_type_train="rgb", cal_data_type="uint8")
-    assert space.warnings == ["1 samples are few to calibrate with: the vendor asks for about 100"]
+    assert space.warnings[1:] == ["1 samples are few to calibrate with: the vendor asks for about 100"]
     (file,) = (space.root / "horizon_x3" / "calibration" / "image").iterdir()
     assert file.read_bytes() == np.ascontiguousarray(pixels.transpose(2, 0, 1)).tobytes()
     tree = yaml.safe_load((space.root / "horizon_x3" / "hb_mapper.yaml").read_text())
     assert tree["calibration_parameters"]["cal_data_type"] == "uint8"
 
 
-def test_only_blank_samples_are_a_failure(tmp_path: Path) -> None:
+def test_only_blank_samples_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "arrays"
     folder.mkdir()
     np.save(folder / "a.npy", np.zeros((1, 3, 8, 6)))
-    with pytest.raises(StageFailed, match="blank"):
+    with pytest.raises(Refused, match="blank") as error:
         _run(tmp_path / "run", folder=folder)
+    assert error.value.exit_code == 2
+    assert str(folder) in error.value.reason.sentence()
+
+
+def test_one_sample_that_is_not_finite_is_refused_among_good_ones(tmp_path: Path) -> None:
+    folder = tmp_path / "arrays"
+    folder.mkdir()
+    for name in "abc":
+        np.save(folder / f"{name}.npy", np.random.default_rng(0).random((1, 3, 8, 6)))
+    np.save(folder / "b.npy", np.full((1, 3, 8, 6), np.nan))
+    with pytest.raises(Refused, match=r"PL-621.*b\.npy.*NaN in 144 of 144 elements"):
+        _run(tmp_path / "run", folder=folder)
+
+
+@pytest.mark.parametrize("name", ["horizon_x3", "horizon_s100"])
+def test_images_without_constants_are_said_to_be_fed_as_they_are(tmp_path: Path, name: str) -> None:
+    said = "input image is rgb without mean and std"
+    space = _run(tmp_path / "run", name, input_type_train="rgb")
+    assert [sentence for sentence in space.warnings if said in sentence and "from 0 to 255" in sentence]
+    assert ("norm_type no_preprocess" in " ".join(space.warnings)) == (name == "horizon_x3")
+    quiet = (_run(tmp_path / "normalised", name, **IMAGENET), _run(tmp_path / "plain", name))
+    assert not [sentence for one in quiet for sentence in one.warnings if "without mean" in sentence]
 
 
 def test_hb_compile_gets_npy(tmp_path: Path) -> None:

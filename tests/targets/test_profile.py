@@ -221,6 +221,16 @@ BASE = "title: t\ncitation: c\n"
         (BASE + "opset: {min: -1}", "PL-601", "opset: min", "a whole number"),
         (BASE + "shapes: fixed", "PL-601", "shapes", "static, dynamic"),
         (BASE + "precisions: {int8: 0.1}", "PL-601", "precisions", "float32"),
+        (BASE + "precisions: {float32: 1000}", "PL-601", "precisions.float32", "at most 0.1"),
+        (BASE + "precisions: {float16: -1}", "PL-601", "precisions.float16", "above 0"),
+        (BASE + "precisions: {float32: 0}", "PL-601", "precisions.float32", "above 0"),
+        (BASE + "precisions: {float32: .nan}", "PL-601", "precisions.float32", "above 0"),
+        (BASE + "precisions: {float32: .inf}", "PL-601", "precisions.float32", "at most 0.1"),
+        (BASE + "opset: {min: 12, max: 11}", "PL-601", "opset", "min at most max"),
+        (BASE + "wants: [no_rule]", "PL-601", "wants", "python -m pipeline rules"),
+        (BASE + "general_limits: [1 / 0 == 1]", "PL-603", "general_limits[0]", "a number other than 0"),
+        (BASE + "options: {depth: .nan}", "PL-601", "mine.yaml", "finite numbers"),
+        (BASE + "options: {depth: 2026-01-01}", "PL-601", "mine.yaml", "finite numbers"),
         (BASE + "dtypes: [float]", "PL-601", "dtypes", "numpy"),
         (BASE + "requires: [{operator: Convv}]", "PL-601", "requires", "an operator of ONNX"),
         (BASE + "wants: rule", "PL-601", "wants", "a list of texts"),
@@ -260,6 +270,28 @@ def test_limits_of_the_request_are_checked_too() -> None:
     assert (reason.code, reason.expected) == ("PL-603", "a name, a number or a sign")
     assert refusal("horizon_x3", limits={"opsett": {}}).reason.code == "PL-601"
     assert refusal("horizon_x3", limits={"opset": 3}).reason.code == "PL-601"
+
+
+def test_a_mistake_is_said_of_where_it_was_made(tmp_path: Path) -> None:
+    convv = {"operators": {"Convv": {"accelerator": "full"}}}
+    reason = refusal("horizon_x3", limits=convv).reason
+    assert reason.where == "target.limits.operators.Convv"
+    assert "conf/" not in reason.sentence() and "Change it in target.limits" in reason.sentence()
+    reason = refusal("horizon_x3", limits={"opset": {"max": 9}}).reason
+    assert (reason.where, reason.next_step) == ("target.limits.opset", "Mend target.limits.opset")
+    below = write(tmp_path, "below.yaml", "extends: horizon_x3\nopset: {max: eleven}\n")
+    above = write(tmp_path, "above.yaml", "extends: below.yaml\nbatch: 2\n")
+    for limits in ({}, {"batch": 3}):
+        assert refusal(str(above), limits=limits).reason.where == f"{below}: opset: max"
+    write(tmp_path, "above.yaml", "extends: horizon_x3\nshapes: fixed\n")
+    assert refusal(str(above), limits={"batch": 3}).reason.where == f"{above}: shapes"
+    assert refusal(str(above), limits={"shapes": "any"}).reason.where == "target.limits.shapes"
+
+
+@pytest.mark.parametrize("key", ["extends", "operators_from"])
+def test_what_only_a_file_follows_is_refused_in_limits(key: str) -> None:
+    reason = refusal("horizon_x3", limits={key: "tvm"}).reason
+    assert (reason.code, reason.where) == ("PL-601", f"target.limits.{key}")
 
 
 # -- what the configuration alone decides
@@ -302,6 +334,12 @@ def test_what_the_configuration_alone_decides(
     assert where in (refused.reason.where or "")
     assert step in (refused.reason.next_step or "")
     assert profile in refused.reason.message
+
+
+def test_the_target_is_called_by_its_own_name() -> None:
+    refused = asked("horizon_x3", opset=17, target="mychip")
+    assert refused is not None
+    assert refused.reason.message == "mychip does not take opset 17"
 
 
 def test_what_fits_is_taken() -> None:

@@ -17,7 +17,7 @@ import pytest
 from pipeline.errors import Refused, StageFailed
 from pipeline.parity.signature import OutputSpec, Signature
 from pipeline.targets.backends import check_request, interpreter, require_packages
-from pipeline.targets.compare import TargetReport, compare_target, failure
+from pipeline.targets.compare import TargetReport, compare_target, failure, whole_tolerance
 from pipeline.targets.compiled import CompiledFiles, TargetOutputs
 from pipeline.targets.config import TargetConfig
 from pipeline.targets.stages import TargetRequest, target_stages
@@ -100,6 +100,57 @@ class TestWhole:
             "(a property of the tool), expected float32"
         )
 
+    def test_outputs_that_say_nothing_of_the_input_are_vacuous(self, made: tuple[DictWorkspace, Any]) -> None:
+        workspace, specs = made
+        same = workspace.get("parity_inputs")["seed0"]
+        everything = workspace.get("parity_inputs") | {"seed1": same}
+        outputs = {label: {"out": values["in"] * 2} for label, values in everything.items()}
+        workspace.values |= {
+            "parity_inputs": everything,
+            "reference": replace(workspace.get("reference"), outputs=outputs),
+        }
+        verdicts = workspace.walk(*target_stages(request_of(stand_ins.Doubling()), specs, k=16.0))
+        assert [verdict.status for verdict in verdicts] == ["passed", "passed", "vacuous", "passed"]
+        reason = verdicts[2].reason
+        assert reason is not None
+        assert (reason.code, reason.message) == ("PL-521", "output out is the same on every input")
+        assert "parity.allow_vacuous=true" in str(reason.next_step)
+
+    def test_what_hardly_depends_on_the_input_for_the_target_is_a_warning(
+        self, made: tuple[DictWorkspace, Any]
+    ) -> None:
+        """The comparison of parity says something, that with a tolerance of a half does not."""
+        workspace, specs = made
+        verdicts = workspace.walk(
+            *target_stages(request_of(stand_ins.Doubling(), tolerance=0.5), specs, k=16.0)
+        )
+        assert verdicts[2].status == "passed"
+        said = [event.message for event in workspace.events if getattr(event, "level", "") == "warning"]
+        assert [text for text in said if text.endswith("its comparison on board proves little")]
+
+    def test_one_tolerance_in_the_record_the_program_and_the_page(
+        self, made: tuple[DictWorkspace, Any]
+    ) -> None:
+        """A stated tolerance below the network's own rounding, and an element that is the worst of all."""
+        workspace, specs = made
+        reference = workspace.get("reference")
+        (own,) = reference.exact["seed0"].values()
+        noisy = own + 1e-6 * np.abs(own).max()
+        workspace.values["reference"] = replace(reference, exact={"seed0": {"out": noisy}})
+        request = request_of(stand_ins.Doubling(), options={"factor": 2.000002}, tolerance=1e-12)
+        verdicts = workspace.walk(*target_stages(request, specs, k=16.0))
+        target = verdicts[2].measured["target"]
+        assert target["tolerance"] == pytest.approx(16e-6, rel=0.01)
+        first = next(line for line in target["parity"] if line["seed"] == "seed0")
+        assert first["tolerance"] == target["tolerance"]
+        assert first["metric"] == "max |difference| / max |reference|"
+        assert f"tolerance {target['tolerance']:.1e}" in verdicts[2].summary
+        folder = workspace.folder / "board" / "bundle"
+        assert f"TOLERANCE = {target['tolerance']!r}\n" in (folder / "run.py").read_text()
+        assert f"up to {target['tolerance']:.3g} of a floating output" in (folder / "README.md").read_text()
+        notes = [event.message for event in workspace.events if getattr(event, "level", "") == "info"]
+        assert any("asks for more than the tolerance 1e-12 in float32: 1.6e-05 is taken" in x for x in notes)
+
     def test_wrong_numbers_fail_with_output_and_place(self, made: tuple[DictWorkspace, Any]) -> None:
         workspace, specs = made
         request = request_of(stand_ins.Doubling(), options={"factor": 2.001})
@@ -166,7 +217,9 @@ class TestArtifacts:
         assert list(again.outputs["seed0"]) == ["a/b.1", "c"]
         np.testing.assert_array_equal(again.outputs["seed0"]["a/b.1"], arrays["seed0"]["a/b.1"])
         assert again.outputs["seed0"]["c"].dtype == np.float16
-        report = TargetReport(({"seed": "seed0", "output": "c", "tolerance": 1.0, "metric": "x"},), 1e-3)
+        report = TargetReport(
+            ({"seed": "seed0", "output": "c", "tolerance": 1.0, "metric": "x"},), 1e-3, ("zero",)
+        )
         report.store(tmp_path)
         assert TargetReport.load(tmp_path) == report
 
@@ -240,6 +293,21 @@ class TestComparison:
         array = np.ones((1, 4), np.float32) * np.arange(4, dtype=np.float32)
         array[0, 1] = np.nan
         assert self.judge(array, array.copy()).passed
+
+    @pytest.mark.parametrize("precision", ["float32", "float16"])
+    @pytest.mark.parametrize("noise", [0.0, 1e-8, 4e-6, 1e-4])
+    def test_the_tolerance_of_the_bundle_is_that_of_the_comparison(
+        self, precision: str, noise: float
+    ) -> None:
+        from pipeline.parity.reference import Reference
+
+        array = np.random.default_rng(0).standard_normal((1, 100)).astype(np.float32)
+        exact = {"seed0": {"y": array.astype(np.float64) + noise * np.abs(array).max()}}
+        reference = Reference({"seed0": {"y": array}}, exact)
+        rule = {"precision": precision, "tolerance": 1e-9, "k": 16.0}
+        (one,) = compare_target(reference, {"seed0": {"y": array}}, **rule)
+        assert one.passed
+        assert whole_tolerance(reference, "seed0", **rule) == one.tolerance
 
     def test_integers_are_exact(self) -> None:
         from pipeline.parity.reference import Reference

@@ -19,6 +19,7 @@ from pipeline.targets.horizon.options import (
     InputSettings,
     Settings,
     calibration_folder,
+    not_normalised,
     settings,
 )
 from pipeline.targets.horizon.page import page
@@ -61,7 +62,8 @@ def write(
     """Write the files into `<target>/`; returns sentences that the user must read.
 
     Raises:
-        StageFailed: PL-621, a file of the calibration data cannot be used; PL-623, external data.
+        Refused: PL-621, a file of the calibration data cannot be used.
+        StageFailed: PL-623, external data.
     """
     made = _settings(target, profile, specs, prefix)
     if workspace.get("model").data_path is not None:
@@ -69,7 +71,7 @@ def write(
             "PL-623", f"{made.board.tool} is handed a single .onnx file", where="export.external_data",
             found="weights beside it", next_step="Type export.external_data=never",
         )  # fmt: skip
-    warnings: list[str] = []
+    warnings = not_normalised(made)
     if target.calibration.dir is None:
         about = _placeholders(target, made, workspace, warnings)
     else:
@@ -189,9 +191,11 @@ def _from_folder(target: TargetConfig, made: Settings, workspace: Workspace, war
             _save(target, made, one, written, array, workspace, placeholder=False)
         written += 1
     if not written:
-        raise StageFailed(
-            "PL-621", "every sample of the calibration data is blank", where="target.calibration.dir",
+        raise Refused(
+            "PL-621", "every sample of the calibration data is blank",
+            where=str(Path(target.calibration.dir).expanduser()),
             found=f"{blank} samples whose elements are all the same",
+            next_step="Type target.calibration.dir=FOLDER with real samples, or null for placeholders",
         )  # fmt: skip
     _remark(samples, written, blank, warnings)
     images = [one for one in made.inputs if one.calibrated.colours]

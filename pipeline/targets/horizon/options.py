@@ -199,6 +199,17 @@ def _input(one: InputFacts, options: Mapping[str, Any], tool: str) -> InputSetti
     return InputSettings(one, str(train), str(rt or train), cast("Layout", layout), mean, std, str(dtype))
 
 
+def not_normalised(made: Settings) -> list[str]:
+    """Sentences on images for which no constants of training are given: the tool then normalises nothing."""
+    how = " (norm_type no_preprocess)" if made.board.tool == HB_MAPPER else ""
+    return [
+        f"input {one.facts.name} is {one.type_train} without mean and std{how}: the network gets pixels from 0 to "
+        f"{LARGEST_PIXEL:g} as they are; if training normalised them type target.options.mean and target.options.std, "
+        "on data in [0, 1]"
+        for one in made.inputs if one.type_train in CHANNELS and not (one.mean or one.std)
+    ]  # fmt: skip
+
+
 def _image_type(one: InputFacts, layout: str) -> str:
     channels = one.shape[1 if layout == "NCHW" else -1] if len(one.shape) == 4 else 3
     return "gray" if channels == 1 else "rgb"

@@ -185,7 +185,13 @@ def sizes(shape: Any) -> str:
 
 
 def compare(expected: Mapping[str, Any], outputs: Mapping[str, Any], tolerance: float) -> bool:
-    """Print a line an output; whether all are within max |difference| / max |expected| <= tolerance."""
+    """Print a line an output; whether all are within max |difference| / max |expected| <= tolerance.
+
+    NaN and infinities must stand where they are expected, with their sign.
+    """
+    if not expected:
+        print("there is nothing to compare with: expected.npz holds no output")
+        return False
     good = True
     for name, wanted in expected.items():
         found = outputs.get(name)
@@ -198,9 +204,16 @@ def compare(expected: Mapping[str, Any], outputs: Mapping[str, Any], tolerance: 
             continue
         if wanted.dtype.kind == "f":
             finite = np.isfinite(wanted)
-            scale = float(np.abs(wanted[finite]).max(initial=0)) or 1.0
-            error = float(np.abs(found - wanted)[finite].max(initial=0)) / scale
-            passed = error <= tolerance and bool((np.isfinite(found) == finite).all())
+            if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True) or (
+                not np.isfinite(found[finite]).all()
+            ):
+                print(f"{name}: NaN or infinity stands elsewhere than expected: FAILED")
+                good = False
+                continue
+            numbers, wanted = found[finite].astype(np.float64), wanted[finite].astype(np.float64)
+            scale = float(np.abs(wanted).max(initial=0)) or 1.0
+            error = float(np.abs(numbers - wanted).max(initial=0)) / scale
+            passed = error <= tolerance
         else:
             error = float((found != wanted).mean()) if wanted.size else 0.0
             passed = error == 0
