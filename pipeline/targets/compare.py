@@ -42,24 +42,21 @@ class TargetReport:
     Attributes:
         lines: one an output and set of inputs, as in run.json.
         tolerance: the one of the bundle, max |difference| / max |reference|: see `whole_tolerance`.
-        vacuous: sentences on outputs that prove nothing or little.
     """
 
     lines: tuple[Mapping[str, Any], ...]
     tolerance: float
-    vacuous: tuple[str, ...] = ()
 
     def store(self, folder: Path) -> None:
         """Write report.json."""
-        data = {"lines": self.lines, "tolerance": self.tolerance, "vacuous": self.vacuous}
-        text = json.dumps(data, indent=1, allow_nan=False)
+        text = json.dumps({"lines": self.lines, "tolerance": self.tolerance}, indent=1, allow_nan=False)
         (folder / REPORT_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """What `store` wrote."""
         data = json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
-        return cls(tuple(data["lines"]), data["tolerance"], tuple(data["vacuous"]))
+        return cls(tuple(data["lines"]), data["tolerance"])
 
 
 class TargetComparisonFailed(StageFailed):
@@ -130,12 +127,11 @@ def rule_of(reference: Reference, *, tolerance: float, k: float) -> ParityConfig
     return ParityConfig(kind="noise", floor=floor, k=k)
 
 
-def whole_tolerance(reference: Reference, label: str, *, precision: str, tolerance: float, k: float) -> float:
-    """What `compare_target` allows the floating outputs on `label` over the whole output, at most.
+def whole_tolerance(reference: Reference, *, precision: str, tolerance: float, k: float) -> float:
+    """What `compare_target` allows the floating outputs over the whole output on the first inputs, at most.
 
     Args:
         reference: what the network gave.
-        label: of the inputs.
         precision: as given to `compare_target`, and so the other two.
         tolerance: the stated one.
         k: how many times its own noise a noisy network is allowed.
@@ -146,11 +142,11 @@ def whole_tolerance(reference: Reference, label: str, *, precision: str, toleran
     """
     rule = rule_of(reference, tolerance=tolerance, k=k)
     found = [tolerance]
-    for output in float_outputs(reference, rule, label).values():
+    for output in float_outputs(reference, rule, reference.first).values():
         measure = output.judge_scale(output.truth, output.truth)
         limit = measure.tolerance
         if precision == "float16" and measure.noise is not None:
-            limit = _limit_in_half(limit, measure.noise, first=label == reference.first)
+            limit = _limit_in_half(limit, measure.noise, first=True)
         found.append(limit)
     return max(found)
 

@@ -19,12 +19,7 @@ from pipeline.parity.stages import summary_of
 from pipeline.samples.spec import InputSpecs
 from pipeline.stage import KeyParts, Stage, Verdict, Workspace
 from pipeline.targets.backend import Backend, serves
-from pipeline.targets.backends import (
-    backend_of,
-    check_request,
-    code_of,
-    require_packages,
-)
+from pipeline.targets.backends import backend_of, check_request, code_of, require_packages
 
 if TYPE_CHECKING:
     from pipeline.parity.compare import OutputComparison
@@ -292,7 +287,7 @@ class CompareStage:
         """The rule and the code that compares."""
         return KeyParts(
             config={"tolerance": self.request.tolerance, "precision": self.request.precision, "k": self.k},
-            code=("pipeline.targets.compare", "pipeline.parity.vacuous"),
+            code=("pipeline.targets.compare", "pipeline.targets.vacuity"),
             packages=("numpy",),
         )
 
@@ -302,46 +297,33 @@ class CompareStage:
             raise InternalError("a target was planned although the reference holds no outputs (parity=none)")
 
     def run(self, workspace: Workspace) -> Verdict:
-        """Every output on every set of inputs; fails with the worst and its place.
-
-        Vacuous when nothing could have failed, by the judgement of parity.
-        """
-        from pipeline.parity.config import ParityConfig
-        from pipeline.parity.vacuous import find_vacuous, judge_vacuous
-        from pipeline.targets.compare import TargetReport, compare_target, failure, rule_of, whole_tolerance
+        """Every output on every set of inputs; fails with the worst and its place, vacuous as in parity."""
+        from pipeline.targets.compare import TargetReport, compare_target, failure, whole_tolerance
+        from pipeline.targets.vacuity import judge_on_target
 
         request = self.request
         found: TargetOutputs = workspace.get("target_outputs")
         reference: Reference = workspace.get("reference")
-        comparisons: list[OutputComparison] = compare_target(
-            reference, found.outputs, precision=request.precision, tolerance=request.tolerance, k=self.k
-        )
-        allowed = whole_tolerance(
-            reference,
-            next(iter(reference.outputs)),
-            precision=request.precision,
-            tolerance=request.tolerance,
-            k=self.k,
-        )
+        rule: dict[str, Any] = {"precision": request.precision, "tolerance": request.tolerance, "k": self.k}
+        comparisons: list[OutputComparison] = compare_target(reference, found.outputs, **rule)
+        allowed = whole_tolerance(reference, **rule)
         lines = tuple(one.line() for one in comparisons)
         if not all(one.passed for one in comparisons):
             raise failure(comparisons, request.target, request.precision, lines)
         for label in sorted({one.label for one in comparisons if one.drowned}):
             message = f"inputs {label} prove little in {request.precision}: rounding would hide a fault"
             workspace.emit(Finding(self.name, "warning", message))
-        vacuous = find_vacuous(reference, ParityConfig(kind="noise", k=self.k))
-        reason = judge_vacuous(vacuous, workspace.get("signature").names)
-        if reason is None:
-            # The target's tolerance is the larger one: what depends on the input for parity may not for it.
-            for one in find_vacuous(reference, rule_of(reference, tolerance=request.tolerance, k=self.k)):
-                message = f"{one.sentence}: its comparison on {request.target} proves little"
-                workspace.emit(Finding(self.name, "warning", message))
+        names: tuple[str, ...] = workspace.get("signature").names
+        reason, little = judge_on_target(reference, names, tolerance=request.tolerance, k=self.k)
+        for sentence in () if reason else little:
+            message = f"{sentence}: its comparison on {request.target} proves little"
+            workspace.emit(Finding(self.name, "warning", message))
         if allowed > request.tolerance:
             message = (f"the network's own rounding asks for more than the tolerance {request.tolerance:.2g} "
                        f"in {request.precision}: {allowed:.2g} is taken")  # fmt: skip
             workspace.emit(Finding(self.name, "info", message))
         worst = min(comparisons, key=lambda one: one.margin)
-        workspace.put("target_report", TargetReport(lines, allowed, tuple(one.sentence for one in vacuous)))
+        workspace.put("target_report", TargetReport(lines, allowed))
         return Verdict(
             status="vacuous" if reason else "passed",
             reason=reason,

@@ -210,9 +210,9 @@ def compare(expected: Mapping[str, Any], outputs: Mapping[str, Any], tolerance: 
                 print(f"{name}: NaN or infinity stands elsewhere than expected: FAILED")
                 good = False
                 continue
-            numbers, wanted = found[finite].astype(np.float64), wanted[finite].astype(np.float64)
-            scale = float(np.abs(wanted).max(initial=0)) or 1.0
-            error = float(np.abs(numbers - wanted).max(initial=0)) / scale
+            numbers = wanted[finite].astype(np.float64)
+            scale = float(np.abs(numbers).max(initial=0)) or 1.0
+            error = float(np.abs(found[finite].astype(np.float64) - numbers).max(initial=0)) / scale
             passed = error <= tolerance
         else:
             error = float((found != wanted).mean()) if wanted.size else 0.0
