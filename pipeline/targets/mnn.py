@@ -17,7 +17,7 @@ from pipeline.targets.backend import BackendError, Compiled, Job, Runner
 from pipeline.targets.captured import captured
 from pipeline.targets.known_wrong import ANTIALIAS, BICUBIC_GRID, refuse_known_wrong
 from pipeline.targets.mnn_files import weights_of
-from pipeline.targets.program import program
+from pipeline.targets.program import listed, program
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,13 +152,8 @@ class MnnBackend:
 
     def page(self, job: Job, compiled: Compiled) -> str:
         """How to deploy."""
-        values = "\n".join(
-            f"  - {kind} `{one.name}`: {one.dtype} {list(one.shape)}"
-            for kind, specs in (("input", job.inputs), ("output", job.outputs))
-            for one in specs
-        )
         return _PAGE.format(
-            file=FILE, version=compiled.facts["version"], values=values,
+            file=FILE, version=compiled.facts["version"], values=listed(job),
             precision=f"{compiled.precision} ({compiled.proof})", winograd=_winograd(job),
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.targets.backend import BackendError, Compiled, Job, Runner
-from pipeline.targets.program import program
+from pipeline.targets.program import listed, program
 
 if TYPE_CHECKING:
     import numpy as np
@@ -142,11 +142,6 @@ class OnnxRuntimeBackend:
 
     def page(self, job: Job, compiled: Compiled) -> str:
         """How to deploy."""
-        values = "\n".join(
-            f"  - {kind} `{one.name}`: {one.dtype} {list(one.shape)}"
-            for kind, specs in (("input", job.inputs), ("output", job.outputs))
-            for one in specs
-        )
         tied = compiled.facts["level"] == "all"
         return _PAGE.format(
             title="Bundle for ONNX Runtime",
@@ -155,7 +150,7 @@ class OnnxRuntimeBackend:
             weights=next(iter(compiled.facts["weights"]), "the types of the ONNX file"),
             portable="At level all they also belong to this kind of processor." if tied else
             "At this level nothing in them belongs to one kind of processor.",
-            values=values,
+            values=listed(job),
         )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.targets.backend import BackendError, Compiled, Job, Runner
 from pipeline.targets.known_wrong import ANTIALIAS, refuse_known_wrong
-from pipeline.targets.program import program
+from pipeline.targets.program import listed, program
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,13 +136,8 @@ class OpenVinoBackend:
     def page(self, job: Job, compiled: Compiled) -> str:
         """How to deploy."""
         version = str(compiled.facts["version"])
-        values = "\n".join(
-            f"  - {kind} `{one.name}`: {one.dtype} {list(one.shape)}"
-            for kind, specs in (("input", job.inputs), ("output", job.outputs))
-            for one in specs
-        )
         return _PAGE.format(
-            version=version, release=".".join(version.split(".")[:2]), values=values,
+            version=version, release=".".join(version.split(".")[:2]), values=listed(job),
             weights=next(iter(compiled.facts["weights"]), "float32"),
         )  # fmt: skip
 

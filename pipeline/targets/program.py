@@ -1,9 +1,12 @@
-"""The program of a bundle: what every backend's run.py shares. Its text uses numpy and the runtime alone."""
+"""The program of a bundle: what every backend's run.py and page share. Its text uses numpy and the runtime alone."""
 
 from __future__ import annotations
 
 from string import Template
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pipeline.targets.backend import Job
 
 _TEMPLATE: Final = Template('''\
 """Run the compiled model on inputs.npz and compare with expected.npz: $title.
@@ -77,6 +80,15 @@ def main():
 if __name__ == "__main__":
     sys.exit(main())
 ''')
+
+
+def listed(job: Job) -> str:
+    """Inputs and outputs as a list for the bundle's page: name, dtype and shape, a line each."""
+    return "\n".join(
+        f"  - {kind} `{one.name}`: {one.dtype} {list(one.shape)}"
+        for kind, specs in (("input", job.inputs), ("output", job.outputs))
+        for one in specs
+    )
 
 
 def program(load: str, *, title: str, needs: str, tolerance: float, threads: int) -> str:

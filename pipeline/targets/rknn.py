@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from pipeline.targets.backend import BackendError, Compiled, Job, Runner
 from pipeline.targets.captured import captured
 from pipeline.targets.known_wrong import ANTIALIAS, refuse_known_wrong
-from pipeline.targets.program import program
+from pipeline.targets.program import listed, program
 
 if TYPE_CHECKING:
     import numpy as np
@@ -162,13 +162,8 @@ class RknnBackend:
 
     def page(self, job: Job, compiled: Compiled) -> str:
         """How to deploy."""
-        values = "\n".join(
-            f"  - {kind} `{one.name}`: {one.dtype} {list(one.shape)}"
-            for kind, specs in (("input", job.inputs), ("output", job.outputs))
-            for one in specs
-        )
         return _PAGE.format(
-            chip=_chip(job), file=FILE, source=SOURCE, version=compiled.facts["version"], values=values,
+            chip=_chip(job), file=FILE, source=SOURCE, version=compiled.facts["version"], values=listed(job),
             precision=f"{compiled.precision} ({compiled.proof})", reload=RELOAD,
         )  # fmt: skip
 

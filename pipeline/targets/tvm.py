@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.targets.backend import BackendError, Compiled, Job, Runner
 from pipeline.targets.known_wrong import ANTIALIAS, refuse_known_wrong
-from pipeline.targets.program import program
+from pipeline.targets.program import listed, program
 from pipeline.targets.tvm_library import last_line, library_types, precision_of, proof_of
 
 if TYPE_CHECKING:
@@ -149,14 +149,9 @@ class TvmBackend:
 
     def page(self, job: Job, compiled: Compiled) -> str:
         """How to deploy."""
-        values = "\n".join(
-            f"  - {kind} `{one.name}`: {one.dtype} {list(one.shape)}"
-            for kind, specs in (("input", job.inputs), ("output", job.outputs))
-            for one in specs
-        )
         facts = compiled.facts
         return _PAGE.format(
-            version=facts["version"], target=facts["target"], mcpu=facts["mcpu"], values=values,
+            version=facts["version"], target=facts["target"], mcpu=facts["mcpu"], values=listed(job),
             precision=f"{compiled.precision} ({compiled.proof})", schedule=_told(facts.get("schedule", {})),
         )  # fmt: skip
 

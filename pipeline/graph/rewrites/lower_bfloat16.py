@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnx_ir as ir
 
+from pipeline.errors import InternalError
 from pipeline.graph.rewrites.rule import NOT_NEEDED, Declined, Rule
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _narrow_output(value: ir.Value, context: Context) -> None:
 
 
 def _never(node: ir.Node, context: Context) -> Sequence[ir.Value | None]:
-    raise NotImplementedError("the rule works on the whole graph")
+    raise InternalError("the rule works on the whole graph")
 
 
 RULES: Final = (
