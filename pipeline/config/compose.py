@@ -32,6 +32,7 @@ from pipeline.config.folders import ConfigFolders, config_folders
 from pipeline.config.points import Composition, Point
 from pipeline.config.request import Config
 from pipeline.errors import InternalError, Refused
+from pipeline.locations import CONF_DIR
 
 #: Hydra's rules of this version, whatever version is installed.
 VERSION_BASE: Final = "1.3"
@@ -137,8 +138,22 @@ def _point(
     base = base_of(parts)
     tree = copy.deepcopy(base.tree)
     edits.apply(tree, parts.edits)
+    _find_profile(tree, folders)
     config = build_with(resolve(tree, base.hydra), messages.origin(folders, base.choices))
     return Point(index, _texts(point), config, choices=base.choices, tree=tree)
+
+
+def _find_profile(tree: dict[str, Any], folders: ConfigFolders) -> None:
+    """A profile in a user's folder is found by its name, as ours are."""
+    target = tree.get("target")
+    if not isinstance(target, dict):
+        return
+    name = target.get("profile") or target.get("name")
+    for folder in folders.on_disk:
+        path = folder / "target" / "profiles" / f"{name}.yaml"
+        if folder != CONF_DIR and path.is_file():
+            target["profile"] = str(path)
+            return
 
 
 def _texts(point: list[Override]) -> tuple[str, ...]:
@@ -177,6 +192,7 @@ def compose(
         base = base_of(parts)
         made = copy.deepcopy(base.tree)
         edits.apply(made, [*parts.edits, *changes])
+        _find_profile(made, folders)
         return build(resolve(made, base.hydra), messages.origin(folders, base.choices))
 
 
@@ -299,6 +315,9 @@ def _compose(folders: ConfigFolders, wanted: tuple[str, ...]) -> Base:
     for group, option in choices.items():
         if group in schema.GROUPS and option is not None:
             overrides.check_option(group, option, folders)
+    target, choice = plain.get("target"), (choices.get("target") or "none").rpartition("/")[2]
+    if isinstance(target, dict) and target.get("name", "none") == "none":
+        target["name"] = choice  # a file of the user's that states none
     return Base(plain, hydra, choices)
 
 

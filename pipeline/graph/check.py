@@ -71,5 +71,6 @@ def _failed(text: str, model: BareModel) -> StageFailed:
         "PL-411",
         f"the graph is not valid ONNX: {sentence}",
         where=where,
-        next_step="Try the other exporter: export.exporter=torchscript or export.exporter=dynamo",
+        next_step="Type export.exporter=torchscript or dynamo to try the other exporter, or mend the file where it "
+        "came from",
     )

@@ -192,7 +192,8 @@ def _does_not_run(label: str, error: Exception) -> PipelineError:
         "PL-511",
         f"ONNX Runtime fails while it runs the file: {text}",
         where=f"inputs {label}" + (f", node {node}" if node else ""),
-        next_step="Type export.exporter=dynamo or torchscript to try the other exporter",
+        next_step="Type export.exporter=dynamo or torchscript to try the other exporter, or mend the file where it "
+        "came from",
     )
 
 

@@ -92,7 +92,10 @@ def _figure(name: str) -> Callable[[Row], str]:
 
 
 def _target_margin(row: Row) -> str:
-    return "" if row.get("target_error") is None else margin(row.get("target_margin"), row["target_error"])
+    if row.get("target_error") is None:
+        judged = row.get("target") not in (None, "", "none") and row.get("compile_seconds") is None
+        return "predicted" if judged and row.get("status") == "passed" else ""
+    return margin(row.get("target_margin"), row["target_error"])
 
 
 def _latency(row: Row) -> str:

@@ -132,6 +132,8 @@ def _refuse_unread(config: TargetConfig, profile: Profile, backend: str | None) 
         unread["calibration.dir"] = "a target that is handed over with calibration data, such as horizon_x3"
     if backend is None and config.python is not None:
         unread["python"] = "a target with a backend, such as rknn"
+    if backend is None and config.timeout_s != TargetConfig().timeout_s:
+        unread["timeout_s"] = "a target that is compiled and run here"
     for key, expected in unread.items():
         raise Refused(
             "PL-103", f"target.{key} has no effect with target={config.name}: nothing of it reads that",

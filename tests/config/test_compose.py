@@ -218,3 +218,21 @@ def test_a_defaults_list_that_names_its_own_file(tmp_path: Path) -> None:
         compose(["target=mychip", "model=mynet"], config_dirs=[tmp_path])
     assert "a defaults list names its own file" in refused.value.reason.message
     assert "target='mychip'" in (refused.value.reason.found or "")
+
+
+def test_a_target_of_the_users_has_the_name_of_its_file_and_the_profile_beside_it(tmp_path: Path) -> None:
+    profiles = tmp_path / "target" / "profiles"
+    profiles.mkdir(parents=True)
+    (tmp_path / "target" / "mychip.yaml").write_text("limits: {}\n")
+    (profiles / "mychip.yaml").write_text("title: My chip\ncitation: mine\n")
+    (profiles / "other.yaml").write_text("title: Another\ncitation: mine\n")
+    target = compose(["model=mynet", "target=mychip"], config_dirs=[tmp_path]).target
+    assert (target.name, target.profile) == ("mychip", str(profiles / "mychip.yaml"))
+    target = compose(["model=mynet", "target=mychip", "target.profile=other"], config_dirs=[tmp_path]).target
+    assert target.profile == str(profiles / "other.yaml")
+    ours = compose(["model=mynet", "target=horizon_x3"], config_dirs=[tmp_path]).target
+    assert (ours.name, ours.profile) == ("horizon_x3", "horizon_x3")
+    assert (
+        compose(["model=mynet", "target=mychip", "target.name=none"], config_dirs=[tmp_path]).target.name
+        == "none"
+    )

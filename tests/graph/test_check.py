@@ -31,7 +31,8 @@ def test_a_wrong_shape() -> None:
     reason = failure(model)
     assert reason.sentence() == (
         "node /fc/MatMul of module fc: the graph is not valid ONNX: Incompatible dimensions for matrix "
-        "multiplication. Try the other exporter: export.exporter=torchscript or export.exporter=dynamo"
+        "multiplication. Type export.exporter=torchscript or dynamo to try the other exporter, or mend the file "
+        "where it came from"
     )
     assert reason.code == "PL-411"
 

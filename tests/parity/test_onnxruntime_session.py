@@ -124,7 +124,7 @@ class TestRefusals:
         assert str(caught.value) == (
             "PL-511: inputs seed1, node Reshape: ONNX Runtime fails while it runs the file: "
             "The input tensor cannot be reshaped to the requested shape. Input shape:{4}, requested shape:{3}. "
-            "Type export.exporter=dynamo or torchscript to try the other exporter"
+            "Type export.exporter=dynamo or torchscript to try the other exporter, or mend the file where it came from"
         )
 
     @pytest.mark.parametrize(

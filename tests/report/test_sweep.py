@@ -126,3 +126,12 @@ def test_ranges() -> None:
 
 def test_a_point_that_was_running_when_all_ended_was_not_reached() -> None:
     assert summary([{"status": "running"}, PASSED]) == "2 points: 1 passed, 1 not reached"
+
+
+def test_a_target_that_is_judged_only_is_predicted() -> None:
+    judged = {**rows()[0], "target": "horizon_x3"}
+    compiled = {**judged, "target": "tvm", "compile_seconds": 2.0, "target_error": 1e-6, "target_margin": 9.0}
+    failed = {**rows()[2], "target": "horizon_x3"}
+    asked = [judged, compiled, failed]
+    lines = drawn(table_of(asked, widths_for(asked, 240)), 240).splitlines()
+    assert ["predicted" in line for line in lines[2:]] == [True, False, False]

@@ -216,6 +216,13 @@ def test_only_blank_samples_are_refused(tmp_path: Path) -> None:
     assert str(folder) in error.value.reason.sentence()
 
 
+def test_a_first_sample_of_another_shape_is_refused_before_any_work(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 9, 9)))
+    target = TargetConfig(name="horizon_x3", calibration=CalibrationConfig(str(tmp_path)))
+    with pytest.raises(Refused, match=r"PL-621.*a\.npy"):
+        _stage(target)
+
+
 def test_one_sample_that_is_not_finite_is_refused_among_good_ones(tmp_path: Path) -> None:
     folder = tmp_path / "arrays"
     folder.mkdir()

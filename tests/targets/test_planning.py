@@ -33,6 +33,7 @@ def refusal(*words: str) -> Refused:
         (("target=onnxruntime", "target.calibration.dir=/tmp"), "target.calibration.dir"),
         (("target=tensorrt", "target.calibration.dir=/tmp"), "target.calibration.dir"),
         (("target=deepx", "target.calibration.dir=/tmp"), "target.calibration.dir"),
+        (("target=deepx", "target.timeout_s=5"), "target.timeout_s"),
     ],
 )
 def test_what_nothing_of_the_target_reads_is_refused(words: tuple[str, ...], key: str) -> None:

@@ -44,11 +44,14 @@ def prepare(target: TargetConfig, profile: Profile, specs: InputSpecs, prefix: s
     """Everything that can be refused before work: options, shapes, the folder of calibration data.
 
     Raises:
-        Refused: PL-620, PL-622.
+        Refused: PL-620, PL-621, PL-622.
     """
     made = _settings(target, profile, specs, prefix)
     if target.calibration.dir is not None:
-        find_samples(Path(target.calibration.dir).expanduser(), [one.calibrated for one in made.inputs])
+        inputs = [one.calibrated for one in made.inputs]
+        samples = find_samples(Path(target.calibration.dir).expanduser(), inputs)
+        for one in inputs:  # what is wrong with the first is wrong with all more often than not
+            read_sample(samples, one, 0)
 
 
 def write(
