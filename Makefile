@@ -7,6 +7,8 @@ STAMP  := $(VENV)/.installed
 RKNN   := .venv-rknn
 # The tests run every backend that installs beside torch.
 BACKENDS := openvino tvm ncnn mnn
+# And `make reach` the networks of these.
+NETWORKS := timm transformers
 
 # A machine-wide pip constraint must not fight with the lock.
 export PIP_CONSTRAINT := /dev/null
@@ -53,8 +55,8 @@ reach: $(STAMP)  ## which network reaches which opset: docs/reach.md, goes on wh
 	$(BIN)/python tests/benchmarks/reach.py $(REACH)
 
 lock: $(STAMP)  ## resolve requirements.lock anew: hashes, no addresses
-	$(BIN)/uv pip compile pyproject.toml --extra dev $(BACKENDS:%=--extra %) --universal --upgrade --generate-hashes \
-	    --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra dev $(BACKENDS:%=--extra %) $(NETWORKS:%=--extra %) \
+	    --universal --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
 	@! grep -n '://' requirements.lock
 
 rknn: $(RKNN)/.installed  ## an environment with rknn-toolkit2 in .venv-rknn, for target=rknn

@@ -160,13 +160,17 @@ def _named(config: Config) -> _Named:
 
 
 def _shaped_by_target(named: _Named) -> dict[str, Any]:
-    """What of the target shapes the file: its rules, and another order of exporters than ours."""
+    """What of the target shapes the file: its rules, what they are weighed by, and another order of exporters than ours."""
     if named.target is None:
         return {}
     export, first = named.config.export, named.config.target.preferred.exporter
     tried = exporters(export, named.opset, first)
     shaped: dict[str, Any] = {} if tried == exporters(export, named.opset) else {"exporters": list(tried)}
-    return {**shaped, "rules": list(named.target.rules)} if named.target.rules else shaped
+    if not named.target.rules:
+        return shaped
+    cost, asked = named.target.cost, named.target.asked
+    weighed = {} if cost is None else {"weighed": {**cost.key(), "asked": list(asked)}}
+    return {**shaped, "rules": list(named.target.rules), **weighed}
 
 
 def _aliases(named: _Named) -> dict[str, str]:
@@ -201,9 +205,11 @@ def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str,
     else:
         stages.append(SimplifyStage(config.simplify, config.private_apis, keep=named.parameter_names))
     if named.target is not None and named.target.rules:
-        simplifies = config.simplify.kind != "none"
+        target, simplifies = named.target, config.simplify.kind != "none"
         stages.append(
-            LegaliseStage(named.target.rules, config.private_apis, simplifies, named.parameter_names)
+            LegaliseStage(
+                target.rules, config.private_apis, simplifies, named.parameter_names, target.cost, target.asked
+            )
         )
     if config.check.kind == "none":
         skipped["check"] = "check=none: onnx.checker did not look at the file"

@@ -1,7 +1,7 @@
 """`compare A B`: what differs between two run directories.
 
 Exit code 0: they are the same request with the same bytes. 1: they differ. 2: one of them is no run
-directory, or is damaged. Needs no torch; the graphs are read only when the files differ.
+directory, or is damaged. Needs no torch; only files that differ are read and run.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.commands.arguments import parser, print_json
-from pipeline.errors import EXIT_FAILED, EXIT_MADE, Refused
+from pipeline.errors import EXIT_FAILED, EXIT_MADE, PipelineError, Refused
 from pipeline.report.units import count, figure, place
 from pipeline.run.explain import differences
 from pipeline.run.records import MANIFEST, RECORD, load
@@ -92,6 +92,7 @@ def compare_directories(first: Path, second: Path, *, expected: bool = True) -> 
     found += [Difference("files", text) for text in changed]
     if any(text.startswith("model.onnx") for text in changed):
         found += [Difference("graph", text) for text in _graphs(first, second)]
+        found += [Difference("outputs", text) for text in _outputs(first, second)]
     if expected:
         found += [Difference("expected", text) for text in _expected(first, second)]
     return found
@@ -224,10 +225,32 @@ def _say_times(times: Mapping[str, Sequence[float]]) -> None:
     print(f"{'times':<10} {', '.join(noted)}")
 
 
+def _outputs(first: Path, second: Path) -> Iterator[str]:
+    """How far the outputs of the two files are apart on the same inputs: those that the first has saved."""
+    from pipeline.commands.deep import SAVED, saved_arrays
+    from pipeline.parity.onnxruntime_session import run_onnxruntime
+
+    try:
+        inputs = saved_arrays(first, "inputs.npz")
+        if inputs is None:
+            return
+        before, after = (
+            run_onnxruntime(
+                folder / "model.onnx", {SAVED: inputs}, extra=saved_arrays(folder, "parameters.npz")
+            )[SAVED]
+            for folder in (first, second)
+        )
+    except PipelineError as error:
+        yield f"the two files do not run on the same inputs: {error.reason.sentence()}"
+        return
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        yield f"the saved inputs cannot be read: {error}"
+        return
+    yield from list(_apart(before, after, {})) or ["the same to the bit on the first's saved inputs"]
+
+
 def _expected(first: Path, second: Path) -> Iterator[str]:
     """How far the networks' saved outputs are apart, where both were given the same inputs."""
-    import numpy as np
-
     from pipeline.samples.npz import read_npz
 
     if any(not (folder / "samples" / "expected.npz").is_file() for folder in (first, second)):
@@ -241,7 +264,15 @@ def _expected(first: Path, second: Path) -> Iterator[str]:
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         yield f"the saved outputs cannot be read: {error}"
         return
-    tolerated = _tolerances(first)
+    yield from _apart(before, after, _tolerances(first))
+
+
+def _apart(
+    before: Mapping[str, Any], after: Mapping[str, Any], tolerated: Mapping[str, float]
+) -> Iterator[str]:
+    """A line for each output that differs by more than is tolerated, in units of its largest value."""
+    import numpy as np
+
     for name in before:
         if name not in after or before[name].shape != after[name].shape:
             yield f"output {name} has another shape or is missing"

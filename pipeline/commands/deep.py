@@ -26,14 +26,11 @@ def compare_again(folder: Path) -> list[str]:
     from pipeline.parity.compare import compare
     from pipeline.parity.onnxruntime_session import run_onnxruntime
     from pipeline.parity.reference import Reference
-    from pipeline.samples.npz import read_npz
-
-    def arrays(name: str) -> dict[str, Any] | None:
-        path = folder / "samples" / name
-        return read_npz(path) if path.is_file() else None
 
     try:
-        inputs, expected, parameters = map(arrays, ("inputs.npz", "expected.npz", "parameters.npz"))
+        inputs, expected, parameters = (
+            saved_arrays(folder, name) for name in ("inputs.npz", "expected.npz", "parameters.npz")
+        )
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         return [f"cannot be run again: its saved samples cannot be read ({error})"]
     if inputs is None or expected is None:
@@ -46,6 +43,18 @@ def compare_again(folder: Path) -> list[str]:
         for item in compared
         if not item.passed
     ]
+
+
+def saved_arrays(folder: Path, name: str) -> dict[str, Any] | None:
+    """The arrays of a file under samples/, by name; None where there is no such file.
+
+    Raises:
+        OSError, ValueError, zipfile.BadZipFile: it cannot be read.
+    """
+    from pipeline.samples.npz import read_npz
+
+    path = folder / "samples" / name
+    return read_npz(path) if path.is_file() else None
 
 
 def _config(manifest: dict[str, Any], record: dict[str, Any]) -> ParityConfig:

@@ -5,7 +5,9 @@ begins. What came of it is plain data, which depends on the words typed, the pip
 configuration files, its code and Hydra's version: it is kept in the user's cache folder under the
 digest of exactly these, beside the digests of source files (`source_digest`). An entry can be
 missing, never outdated; it is sealed with its own digest, and a damaged one is done without. The
-configuration is built and checked anew every time.
+configuration is built and checked anew every time. Where the run directory and the cache lie shapes
+nothing else, so a plain path is left out of the digest and put in afterwards: another folder is no
+reason to compose again.
 
 Whatever else may take part is composed every time: folders of the user's, Hydra's own settings and
 plugins, sweeps, and trees with references (`${oc.env:...}`).
@@ -16,8 +18,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +35,7 @@ from pipeline.errors import Refused
 from pipeline.locations import CONF_DIR
 
 #: Raised whenever an entry means something else than before.
-FORMAT: Final = 1
+FORMAT: Final = 2
 #: Entries kept, about 2 kB each; the oldest go first, a quarter at a time.
 MOST_ENTRIES: Final = 1_000
 FOLDER: Final = f"composed-{FORMAT}"
@@ -39,6 +43,10 @@ FOLDER: Final = f"composed-{FORMAT}"
 _NO_CHOICES: Final = CONF_DIR / "target" / "profiles"
 #: A folder of this name on the import path holds plugins that may change what Hydra composes.
 _PLUGINS: Final = "hydra_plugins"
+#: Keys of folders, with the section that each stands in.
+_FOLDERS: Final[dict[str, tuple[str, ...]]] = {"out": (), "cache.dir": ("cache",)}
+#: Values that Hydra's grammar takes as they are.
+_PLAIN_PATH: Final = re.compile(r"/[A-Za-z0-9_./-]*", re.ASCII)
 
 
 def compose_remembered(arguments: Arguments) -> Composition:
@@ -47,8 +55,9 @@ def compose_remembered(arguments: Arguments) -> Composition:
     Raises:
         Refused: see `compose_points`.
     """
+    folders = _folders(arguments.overrides)
     path = _place(arguments)
-    known = _recall(path) if path is not None else None
+    known = _recall(path, folders) if path is not None else None
     if known is not None:
         # What is refused is composed again, for the words that say which file is at fault.
         with suppress(Refused):
@@ -59,19 +68,30 @@ def compose_remembered(arguments: Arguments) -> Composition:
 
     composition = compose_points(arguments)
     if path is not None and not composition.multirun:
-        _remember(path, composition.points[0])
+        _remember(path, composition.points[0], folders)
     return composition
+
+
+def _folders(words: Sequence[str]) -> dict[str, str]:
+    """Key to path, of every folder that is named once and plainly."""
+    found = {}
+    for key in _FOLDERS:
+        values = [word.partition("=")[2] for word in words if word.partition("=")[0].lstrip("+~") == key]
+        if len(values) == 1 and f"{key}={values[0]}" in words and _PLAIN_PATH.fullmatch(values[0]):
+            found[key] = values[0]
+    return found
 
 
 def _place(arguments: Arguments) -> Path | None:
     """Where the entry of these arguments lies; None where more than we know takes part."""
-    words = arguments.overrides
+    named = {f"{key}={value}": f"{key}=" for key, value in _folders(arguments.overrides).items()}
+    words = [named.get(word, word) for word in arguments.overrides]
     if arguments.multirun or arguments.config_dir is not None or arguments.config_name is not None:
         return None
     if any("hydra" in word.partition("=")[0] for word in words) or _plugins():
         return None
     parts = {
-        "words": list(words),
+        "words": words,
         "files": _own_files(),
         "code": unsaved_code_digest(("pipeline.config.compose",)),
         "packages": [full_version(name) for name in ("hydra-core", "omegaconf", "PyYAML")],
@@ -94,7 +114,7 @@ def _plugins() -> bool:
     return any((Path(entry or ".") / _PLUGINS).is_dir() for entry in sys.path)
 
 
-def _recall(path: Path) -> dict[str, Any] | None:
+def _recall(path: Path, folders: Mapping[str, str]) -> dict[str, Any] | None:
     try:
         seal, _, body = path.read_text(encoding="utf-8").partition("\n")
     except (OSError, UnicodeDecodeError):
@@ -104,22 +124,38 @@ def _recall(path: Path) -> dict[str, Any] | None:
     with suppress(OSError):
         os.utime(path)  # used now: others go first
     known: dict[str, Any] = json.loads(body)
+    named = {f"{key}=": f"{key}={value}" for key, value in folders.items()}
+    known["overrides"] = [named.get(word, word) for word in known["overrides"]]
+    for key, value in folders.items():
+        _section(known["tree"], key)[key.rpartition(".")[2]] = value
     return known
 
 
-def _remember(path: Path, point: Point) -> None:
+def _section(tree: dict[str, Any], key: str) -> dict[str, Any]:
+    for name in _FOLDERS[key]:
+        tree = tree[name]
+    return tree
+
+
+def _remember(path: Path, point: Point, folders: Mapping[str, str]) -> None:
     """Keep the point; a folder that cannot be written is done without."""
     if point.config is None:
         return
+    known = {"tree": point.tree, "choices": dict(point.choices), "overrides": list(point.overrides)}
     try:
-        body = json.dumps(
-            {"tree": point.tree, "choices": dict(point.choices), "overrides": point.overrides},
-            allow_nan=False,
-        )
+        body = json.dumps(known, allow_nan=False)
     except (TypeError, ValueError):
         return  # YAML knows more than JSON: dates, infinity, keys that are no text
-    if "${" in body or json.loads(body)["tree"] != point.tree:
+    if "${" in body or json.loads(body) != known:
         return
+    known = json.loads(body)
+    for key, value in folders.items():
+        section, name = _section(known["tree"], key), key.rpartition(".")[2]
+        if section[name] != value or f"{key}={value}" not in known["overrides"]:
+            return
+        section[name] = None
+        known["overrides"][known["overrides"].index(f"{key}={value}")] = f"{key}="
+    body = json.dumps(known)
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".composed-")

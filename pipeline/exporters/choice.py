@@ -26,7 +26,6 @@ from pipeline.exporters.opsets import Exporter, roads, torchscript_newest
 from pipeline.exporters.parameters import exporters
 from pipeline.exporters.symbolics import registered, translations
 from pipeline.exporters.weights import Origins, state
-from pipeline.graph.rewrites.lower import LoweringFailed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,6 +223,9 @@ class _Job:
 
     def _none(self, attempts: Sequence[Attempt], failures: Sequence[StageFailed]) -> StageFailed:
         """The failure that says most, with the step that the others leave open; attempts are recorded."""
+        # Rules bring onnx_ir and with it sympy: 0.3 s that an export which succeeds does not need.
+        from pipeline.graph.rewrites.lower import LoweringFailed
+
         lowering = [one for one in failures if isinstance(one, LoweringFailed)]
         first: StageFailed = min(lowering, key=lambda one: one.nearest) if lowering else failures[0]
         reason = first.reason

@@ -1,8 +1,8 @@
 """torch.onnx.export through torch.export (dynamo=True), with weights held aside. Imports torch.
 
 The exporter gives its program back, whose initializers are views of the network's tensors, so no
-complete file is ever made. All of it is public but for two short cuts through onnxscript, which have
-files of their own (`torchlib`, `onnxscript_matcher`).
+complete file is ever made. All of it is public but for short cuts through torch and onnxscript, which
+have files of their own (`compiler_import`, `torchlib`, `onnxscript_matcher`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InternalError, StageFailed
 from pipeline.exporters.boundary import rename
+from pipeline.exporters.compiler_import import import_compiler
 from pipeline.exporters.flat import FlatNetwork
 from pipeline.exporters.holding import Exported
 from pipeline.exporters.onnxscript_matcher import first_node_first
@@ -70,6 +71,8 @@ def export(
     """
     _refuse_training(network)
     load_meta_kernels()
+    if private_apis:
+        import_compiler()
     with _short_ways() if private_apis else nullcontext():
         program = torch.onnx.export(
             FlatNetwork(network, outputs),

@@ -36,7 +36,7 @@ AUTO_LIMIT: Final = 2_000_000_000
 PAGE: Final = 4096
 DATA_SUFFIX: Final = ".data"
 #: Pieces that may wait for the digest: bounds the memory of tensors that are copies.
-PIECES_AHEAD: Final = 2
+PIECES_AHEAD: Final = 16
 
 GRAPH_FIELD: Final = 7  # of ModelProto
 INITIALIZER_FIELD: Final = 5  # of GraphProto

@@ -1,8 +1,8 @@
 """Turn what a target refuses into what it takes, by the rules that its profile wants, and prove the result.
 
 Rules of the whole graph come first (a frozen batch lets sizes be folded), then those that only
-approximate (never wanted unless asked for), then the rest round by round. The simplifier runs again
-afterwards; where it would undo a rule, its result is rewritten again or left.
+approximate (never wanted unless asked for), then the rest round by round, those that pay on a target with
+two places (`rewrites.weighing`). The simplifier runs again afterwards; where it would undo a rule, its result is rewritten again or left.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pipeline.graph.rewrites.names import LEGALISATION
 from pipeline.graph.rewrites.prove import prove
 from pipeline.graph.rewrites.rewriting import Rewriting
 from pipeline.graph.rewrites.rule import Rule
+from pipeline.graph.rewrites.weighing import Cost, Undone, weigh
 from pipeline.graph.simplify import count_nodes, simplify
 
 #: Where rules are switched on and off.
@@ -40,6 +41,7 @@ class Legalised:
         error: largest relative difference to the graph before; None where nothing could be compared.
         approximation: the same for the rules that only approximate; None when none was applied.
         simplified: whether the simplifier's second result is used.
+        undone: rules that were wanted and do not pay on the target.
     """
 
     model: BareModel
@@ -47,6 +49,7 @@ class Legalised:
     error: float | None = None
     approximation: float | None = None
     simplified: bool = False
+    undone: tuple[Undone, ...] = ()
 
 
 def wanted_rules(wants: Iterable[str], given: Mapping[str, bool] | None = None) -> tuple[str, ...]:
@@ -95,6 +98,8 @@ def legalise_and_prove(
     simplifies: bool = True,
     private_apis: bool = False,
     keep: Collection[str] = (),
+    cost: Cost | None = None,
+    asked: Collection[str] = (),
 ) -> Legalised:
     """Apply the wanted rules, prove them on ONNX Runtime, and simplify what is left.
 
@@ -105,6 +110,8 @@ def legalise_and_prove(
         simplifies: whether the simplifier runs again; False where the request wants none.
         private_apis: see `onnxsim_core.run_onnxsim`.
         keep: held tensors that must stay what they are, under their own names.
+        cost: of a graph on the target: rules that do not pay are left out; None: none is weighed.
+        asked: names of rules that are used whatever they cost.
 
     Raises:
         StageFailed: PL-431, with the first rule that broke something.
@@ -125,16 +132,19 @@ def legalise_and_prove(
     rewriting = rewriting.then(done)
     approximation = _approximation(current, approximated, done, values) if done.applied else None
     current = approximated
+    undone: tuple[Undone, ...] = ()
+    if cost is not None:
+        exact, undone = weigh(current, exact, cost, asked=asked, fixed=keep)
     ruled, done = rewrite(current, exact, fixed=keep)
     rewriting = rewriting.then(done)
     if not rewriting.applied:
-        return Legalised(model, rewriting)
+        return Legalised(model, rewriting, undone=undone)
     errors.append(prove(current, ruled, done, values, key=KEY) if done.applied else 0.0)
     result, simplified = ruled, False
     if simplifies:
         result, simplified = _simplified(ruled, exact, values, private_apis, keep)
     error = None if None in errors else max(one for one in errors if one is not None)
-    return Legalised(result, rewriting, error, approximation, simplified)
+    return Legalised(result, rewriting, error, approximation, simplified, undone)
 
 
 def _opset(model: BareModel) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.events import Finding
@@ -11,6 +11,7 @@ from pipeline.stage import KeyParts, Verdict, Workspace
 
 if TYPE_CHECKING:
     from pipeline.graph.bare import BareModel
+    from pipeline.graph.rewrites.weighing import Cost
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,16 @@ class LegaliseStage:
         private_apis: as in `SimplifyStage`.
         simplifies: whether the simplifier runs again afterwards; False with simplify=none.
         keep: as in `SimplifyStage`.
+        cost: what rules are weighed by, on a target with an accelerator and a CPU.
+        asked: names of rules that the user asked for: they are not weighed.
     """
 
     rules: tuple[str, ...]
     private_apis: bool
     simplifies: bool = True
     keep: tuple[str, ...] = ()
+    cost: Cost | None = None
+    asked: tuple[str, ...] = ()
     name: ClassVar[str] = "legalise"
     takes: ClassVar[tuple[str, ...]] = ("simplified", "export_inputs")
     makes: ClassVar[tuple[str, ...]] = ("legalised",)
@@ -36,13 +41,15 @@ class LegaliseStage:
     def key_parts(self) -> KeyParts:
         # The families are imported by name, so that the key names those that take part.
         families = sorted({NAMES[name][1] for name in self.rules})
+        weighed = {} if self.cost is None else {"cost": self.cost.key(), "asked": sorted(self.asked)}
         return KeyParts(
             config={
                 "rules": sorted(self.rules),
                 "simplifies": self.simplifies,
                 "keep": list(self.keep),
+                **weighed,
             },
-            code=("pipeline.graph.legalise", *families),
+            code=("pipeline.graph.legalise", *families, *(() if self.cost is None else self.cost.code)),
             packages=("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxsim"),
         )
 
@@ -61,6 +68,8 @@ class LegaliseStage:
             simplifies=self.simplifies,
             private_apis=self.private_apis,
             keep=self.keep,
+            cost=self.cost,
+            asked=self.asked,
         )
         workspace.put("legalised", done.model)
         measured: dict[str, Any] = {
@@ -69,6 +78,8 @@ class LegaliseStage:
             "operators": operators(done.model),
             **done.rewriting.to_json(),
         }
+        if done.undone:
+            measured["undone"] = [asdict(one) for one in done.undone]
         if done.error is not None:
             measured["error"] = done.error
         if done.approximation is not None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from pipeline.config.code import CallableSpec, package_root, parse_callable
+from pipeline.config.code import CallableSpec, package_root, parse_callable, user_code_digest
 from pipeline.config.schema import near
 from pipeline.errors import PipelineError, Refused
 from pipeline.locations import PREFIX, is_packaged
@@ -35,11 +35,12 @@ def find_callable(text: str, key: str) -> Callable[..., Any]:
         key: where it stands in the configuration.
 
     Raises:
-        Refused: it does not import, or there is no such callable.
+        Refused: it does not import, there is no such callable, or it loads code of the user's that no
+            import statement names.
     """
     spec = parse_callable(text, key)
     try:
-        with _importable(spec):
+        with _importable(spec, key):
             module = _import(spec)
     except PipelineError:
         raise
@@ -73,12 +74,13 @@ def call(text: str, key: str, function: Callable[..., Any], *args: Any, **kwargs
     """Call what the configuration names.
 
     Raises:
-        Refused: its parameters do not fit, or it raises.
+        Refused: its parameters do not fit, it raises, or it loads code of the user's that no import
+            statement names.
     """
     _refuse_arguments(text, key, function, args, kwargs)
     spec = parse_callable(text, key)
     try:
-        with _importable(spec):
+        with _importable(spec, key):
             return function(*args, **kwargs)
     except PipelineError:
         raise
@@ -137,7 +139,7 @@ def _import_file(path: Path, name: str) -> ModuleType:
 
 
 @contextmanager
-def _importable(spec: CallableSpec) -> Iterator[None]:
+def _importable(spec: CallableSpec, key: str) -> Iterator[None]:
     """The file's folder, or the working directory, comes first on the path; afterwards as before.
 
     Modules of an earlier file's folder that would stand in the way are set aside first, so that
@@ -150,10 +152,44 @@ def _importable(spec: CallableSpec) -> Iterator[None]:
         for name in _stale(root, spec.path.absolute()):
             del sys.modules[name]
     importlib.invalidate_caches()
+    known = set(sys.modules)
     try:
         yield
+        _refuse_unseen(spec, key, root, set(sys.modules) - known)
     finally:
         sys.path[:] = before
+
+
+def _refuse_unseen(spec: CallableSpec, key: str, root: Path, loaded: set[str]) -> None:
+    """Refuse a module of the user's that was loaded by a name which no import statement says.
+
+    It is not in the digest of the code: another version of it would get the results of this one.
+    """
+    roots = {root.resolve(), Path.cwd().resolve()}
+    own = {name: file for name in loaded if (file := _own_file(name, roots)) is not None}
+    if not own:
+        return
+    seen = {file.resolve() for file in user_code_digest(spec.text, key).files}
+    for name, file in sorted(own.items()):
+        if file.resolve() not in seen:
+            place = spec.path.name if spec.path is not None else spec.module
+            raise Refused(
+                "PL-233", f"{key} loads a module that no import statement names", where=str(file), found=name,
+                expected="imports that can be seen before the code runs: what they name is part of the key",
+                next_step=f"Write import {name} in {place}; it counts where it is never run, too",
+            )  # fmt: skip
+
+
+def _own_file(name: str, roots: set[Path]) -> Path | None:
+    """The file of a loaded module, if it was found in one of these folders."""
+    text = getattr(sys.modules.get(name), "__file__", None)
+    if text is None or name.partition(".")[0] == "pipeline":
+        return None
+    file = Path(text)
+    above = name.count(".") + (file.name == "__init__.py")
+    if any(part in file.parts for part in _INSTALLED) or above >= len(file.parents):
+        return None
+    return file if file.parents[above].resolve() in roots else None
 
 
 def _stale(root: Path, path: Path) -> list[str]:

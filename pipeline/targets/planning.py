@@ -16,6 +16,7 @@ from pipeline.targets.backends import BACKENDS, backend_of
 from pipeline.targets.backends import check_request as check_options
 from pipeline.targets.config import TargetConfig
 from pipeline.targets.handover_stage import CALIBRATED, handover_stages, writer_of
+from pipeline.targets.placement_cost import PlacementCost, cost_on
 from pipeline.targets.precheck_stage import PrecheckStage
 from pipeline.targets.profile import Profile, load_profile
 from pipeline.targets.request_check import check_request
@@ -42,12 +43,16 @@ class TargetPlan:
         rules: the legalisation rules that are on, in the order in which they are applied.
         stages: what follows parity, in order.
         skipped: stages that this machine cannot do, with the reason for the manifest.
+        cost: what the rules are weighed by; None where they are not.
+        asked: the rules that the request itself switches on: they are not weighed.
     """
 
     profile: Profile
     rules: tuple[str, ...]
     stages: tuple[Stage, ...]
     skipped: Mapping[str, str] = field(default_factory=dict)
+    cost: PlacementCost | None = None
+    asked: tuple[str, ...] = ()
 
 
 def plan_target(
@@ -95,7 +100,8 @@ def plan_target(
     elif backend is not None:
         check_options(backend_of(backend), config.precision, {**profile.options, **config.options})
     skipped = dict.fromkeys(RUNNING, f"unverified on this machine: {absent}") if absent else {}
-    return TargetPlan(profile, rules, tuple(stages), skipped)
+    asked = tuple(name for name in rules if config.rules.get(name))
+    return TargetPlan(profile, rules, tuple(stages), skipped, cost_on(profile, config.options), asked)
 
 
 def _refuse_without_target(config: TargetConfig) -> None:

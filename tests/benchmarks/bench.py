@@ -26,14 +26,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from cases import CASES, ONE_MORE_POINT, Case, OneMorePoint
+from cases import CASES, ONE_MORE_POINTS, Case, OneMorePoint
 from measure import MIB, CommandError, Cost, measure
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 HAND_SCRIPT: Final = Path(__file__).resolve().with_name("hand_script.py")
 DEFAULT_JSON: Final = REPOSITORY / "outputs" / "bench.json"
 DEFAULT_PAIRS: Final = 5
-FIRST_NEW_VALUE: Final = 100.0  #: of the key that is swept; every further value is one more
+FIRST_NEW_VALUE: Final = 100  #: of the key that is swept; every further value is one more
 NEW_POINTS: Final = 4  #: by which the long sweep is longer than the short one
 IMPORT_CODE: Final = "import torch, torchvision"
 
@@ -164,7 +164,8 @@ class Bench:
     def _sweep(self, case: OneMorePoint, cache: Path, *, points: int) -> tuple[Cost, float]:
         """A sweep over new values; its cost, and the seconds a point of stages that really ran."""
         folder = self._folder()
-        values = ",".join(f"{FIRST_NEW_VALUE + next(self._numbers)}" for _ in range(points))
+        numbers = [FIRST_NEW_VALUE + next(self._numbers) for _ in range(points)]
+        values = ",".join(case.value.format(number) for number in numbers)
         places = (f"out={folder / 'out'}", f"cache.dir={cache}")
         command = [*self._pipeline, *case.arguments, f"{case.key}={values}", *places]
         cost = measure([command], cwd=REPOSITORY, environment=self._environment)
@@ -332,15 +333,15 @@ def as_json(results: list[Result], points: list[PointResult], import_cost: Cost)
 def _chosen(arguments: argparse.Namespace) -> tuple[list[Case], list[OneMorePoint]]:
     if arguments.case:
         named = [case for case in CASES if case.name in arguments.case]
-        return named, [ONE_MORE_POINT] if ONE_MORE_POINT.name in arguments.case else []
+        return named, [point for point in ONE_MORE_POINTS if point.name in arguments.case]
     if arguments.quick:
         return [case for case in CASES if case.quick], []
-    return [case for case in CASES if case.by_default], [ONE_MORE_POINT]
+    return [case for case in CASES if case.by_default], list(ONE_MORE_POINTS)
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    names = [*(case.name for case in CASES), ONE_MORE_POINT.name]
+    names = [case.name for case in (*CASES, *ONE_MORE_POINTS)]
     parser.add_argument("--case", action="append", choices=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--pairs", type=int, help=f"timed pairs a case (default {DEFAULT_PAIRS}, quick 1)")
     parser.add_argument("--quick", action="store_true", help="one pair of the quick cases")

@@ -100,6 +100,7 @@ class OneMorePoint:
         name: for `--case`.
         arguments: of `python -m pipeline`, without the key that is swept.
         key: the key that is swept over values that no earlier run had.
+        value: how a new value is written, from a whole number.
         goal_s: processor seconds besides the stages that ran, at most.
     """
 
@@ -107,6 +108,7 @@ class OneMorePoint:
     arguments: tuple[str, ...]
     key: str
     goal_s: float
+    value: str = "{}"
 
 
 SWEEP_OPSETS: Final = (11, 12, 13, 14, 15, 16)
@@ -148,9 +150,21 @@ CASES: Final = (
     _six_gigabytes("transformer", "[1, 64, 4096]"),
 )
 
-ONE_MORE_POINT: Final = OneMorePoint(
-    name="resnet18-one-more-parity",
-    arguments=("-m", "model=resnet18", "export.opset=13"),
-    key="parity.k",
-    goal_s=0.5,
+_RESNET18: Final = ("-m", "model=resnet18", "export.opset=13")
+
+ONE_MORE_POINTS: Final = (
+    OneMorePoint(name="resnet18-one-more-parity", arguments=_RESNET18, key="parity.k", goal_s=0.5),
+    OneMorePoint(
+        name="resnet18-one-more-tolerance",  # of a compiled target: compared again, neither compiled nor run
+        arguments=(*_RESNET18, "target=onnxruntime"),
+        key="+target.limits.precisions.float32",
+        value="0.0{}",
+        goal_s=0.5,
+    ),
+    OneMorePoint(
+        name="resnet18-one-more-profile",  # a predicted target: judged again
+        arguments=(*_RESNET18, "target=ti_tidl"),
+        key="+target.limits.max_rank",
+        goal_s=0.5,
+    ),
 )

@@ -14,12 +14,14 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,7 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(Path(__file__).parent))
 
 import coverage  # noqa: E402 - the networks and versions of the other table
+import small_transformers  # noqa: E402
 
 PAGE: Final = ROOT / "docs" / "reach.md"
 ROWS: Final = ROOT / "docs" / "reach.json"
@@ -53,7 +56,20 @@ EXTRAS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         ("mobilevit_xxs", 256), ("crossvit_tiny_240", 240), ("regnetz_005", 224), ("hardcorenas_a", 224), ("starnet_s1", 224),
         ("deit_tiny_patch16_224", 224),
     )
+} | {
+    f"transformers {family}": (
+        "transformers",
+        (
+            "model=factory", "model.factory=tests/benchmarks/small_transformers.py:build",
+            f"model.args={{family: {family}}}", f"model.inputs={inputs}",
+        ),
+    )
+    for family, inputs in small_transformers.INPUTS.items()
 }  # fmt: skip
+#: Cells that no rule can make green, because the operator first exists in a later opset: they do not count.
+EXCLUSIONS: Final[dict[tuple[str, int], str]] = {}
+#: Where a sentence names the operator that stops a cell.
+_OPERATOR: Final = re.compile(r"no rule brings (\w+)|implementation for (\w+)\(|cannot write aten::(\w+)")
 
 TOP: Final = """# Which opset is reached
 
@@ -102,7 +118,9 @@ def _installed() -> list[str]:
 
 def measure(model: str, start: str, cache: Path | None) -> list[Row]:
     """A row an opset; a start that fails fails them all, with its reason."""
-    when = {"date": datetime.now(UTC).date().isoformat(), "versions": coverage.versions()}
+    package = EXTRAS[model][0] if model in EXTRAS else None
+    own = {package: version(package)} if package else {}
+    when = {"date": datetime.now(UTC).date().isoformat(), "versions": {**coverage.versions(), **own}}
     where = ["--cache", str(cache)] if cache else []
     done = subprocess.run(
         [sys.executable, __file__, "--cells", model, "--start", start, *where],

@@ -41,7 +41,8 @@ def test_compare_says_what_differs_causes_first(
     runs: dict[int, Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # These files are no graphs: a real one is compared in test_reproduce.py.
-    monkeypatch.setattr("pipeline.commands.compare._graphs", lambda first, second: iter(()))
+    for name in ("_graphs", "_outputs"):
+        monkeypatch.setattr(f"pipeline.commands.compare.{name}", lambda first, second: iter(()))
     assert main(["compare", str(runs[11]), str(runs[13])]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "request    export.opset was 11, is 13"

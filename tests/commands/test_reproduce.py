@@ -95,7 +95,23 @@ def test_compare_reads_the_graphs(working: Path) -> None:
     assert "model      code was" in done.stdout
     assert "graph      Relu: 1 node and 0" in done.stdout
     assert "graph      Sigmoid: 0 nodes and 1" in done.stdout
+    assert "outputs    output output1 is off by" in done.stdout
     assert "expected   output output1 is off by" in done.stdout
+
+
+def test_compare_runs_both_files_on_the_same_inputs(working: Path) -> None:
+    """Another seed: other weights and other saved inputs, so what was saved of the two says nothing."""
+    first = directory(working)
+    for index, (words, says) in enumerate({
+        ("seed=7",): "outputs    output output1 is off by ",
+        ("export.opset=13",): "outputs    the same to the bit on the first's saved inputs\n",
+        ("model.inputs={y: {shape: [1,3,8,8]}}",): "outputs    the two files do not run on the same inputs: ",
+    }.items()):  # fmt: skip
+        made = pipeline(working, *REQUEST, *words, f"out=others{index}", "cache.mode=none")
+        assert made.returncode == 0, made.stderr
+        (other,) = (working / f"others{index}").glob("build-*")
+        done = pipeline(working, "compare", first, str(other))
+        assert done.returncode == 1 and says in done.stdout, done.stdout + done.stderr
 
 
 def test_the_cache_explains_why_a_stage_would_run(working: Path) -> None:

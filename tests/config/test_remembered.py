@@ -48,6 +48,33 @@ def test_the_second_time_gives_what_the_first_gave(words: tuple[str, ...]) -> No
     assert len(entries()) == (json.loads(json.dumps(tree)) == tree)  # JSON has no numbers for keys
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (("out=/tmp/a", "cache.dir=/tmp/b"), ("out=/tmp/c-1/d_2", "cache.dir=/e"), 1),
+        (("out=/tmp/a",), ("out=/tmp/a", "cache.dir=/b"), 2),
+        (("out=null-ish",), ("out=/tmp/a",), 2),  # what is no plain path stays in the digest
+        (("out=/tmp/a,b",), ("out=/tmp/a",), 2),
+        (("out=/tmp/a", "out=/tmp/b"), ("out=/tmp/c", "out=/tmp/d"), 2),
+        (("++out=/tmp/a",), ("++out=/tmp/b",), 2),
+    ],
+    ids=["two folders", "one folder more", "no path", "a sweep", "twice", "added"],
+)
+def test_folders_are_put_in_afterwards(first: tuple[str, ...], second: tuple[str, ...], kept: int) -> None:
+    shown = 0
+    for words in (("model=alexnet", *first), ("model=alexnet", *second)) * 2:
+        try:
+            composed = compose_points(parse_arguments(list(words)))
+        except Refused as refused:
+            with pytest.raises(Refused) as again:
+                ask(*words)
+            assert again.value.reason == refused.reason
+            continue
+        assert ask(*words) == composed
+        shown += 1
+    assert len(entries()) == min(kept, shown // 2)
+
+
 def test_what_is_refused_is_refused_with_the_same_words() -> None:
     words = ["model=mynet", "export.opsett=11"]
     with pytest.raises(Refused) as composed:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pipeline.errors import InternalError
-from pipeline.events import Event
+from pipeline.events import Event, Finding
 from pipeline.samples.spec import parse_inputs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.identity import identify
@@ -131,3 +131,50 @@ assert network() is None
 def test_the_network_can_be_let_go_of() -> None:
     """What importing leaves behind must not hold it, although collections no longer look at that."""
     subprocess.run([sys.executable, "-c", _LETS_GO], check=True, cwd=Path(__file__).parents[2])
+
+
+# -- files that no key sees -----------------------------------------------------------------------
+
+READS = """
+from pathlib import Path
+import json
+from torch import nn
+
+
+def build():
+    here = Path(__file__).parent
+    (here / "notes.txt").write_text("written, not read")
+    return nn.Conv2d(3, json.loads((here / "widths.json").read_text())["width"], 1)
+"""
+
+
+@pytest.mark.parametrize("private_apis", [True, False])
+def test_a_file_that_a_factory_reads_by_itself_is_said(tmp_path: Path, private_apis: bool) -> None:
+    """In library use nobody listens: a hook could not be taken out again."""
+    (tmp_path / "net.py").write_text(READS)
+    (tmp_path / "widths.json").write_text('{"width": 4}')
+    model = ModelConfig(
+        source="factory", name="net", factory=f"{tmp_path}/net.py:build",
+        inputs={"x": {"shape": [1, 3, 8, 8]}},
+    )  # fmt: skip
+    desk = Desk(tmp_path)
+    stage(model, private_apis=private_apis).run(desk)
+    told = [event for event in desk.events if isinstance(event, Finding) and event.level == "warning"]
+    assert [event.data["files"] for event in told] == [[str(tmp_path / "widths.json")]] * private_apis
+    assert all("a change of it is not noticed" in event.message for event in told)
+
+
+def test_files_that_keys_see_are_not_said(tmp_path: Path) -> None:
+    import numpy as np
+    import torch
+
+    (tmp_path / "net.py").write_text("from torch import nn\n\ndef build():\n    return nn.Conv2d(3, 4, 1)\n")
+    np.save(tmp_path / "x.npy", np.ones((1, 3, 8, 8), np.float32))
+    torch.save(torch.nn.Conv2d(3, 4, 1).state_dict(), tmp_path / "w.pth")
+    model = ModelConfig(
+        source="factory", name="net", factory=f"{tmp_path}/net.py:build", weights=f"{tmp_path}/w.pth",
+        inputs={"x": {"shape": [1, 3, 8, 8], "fill": {"file": f"{tmp_path}/x.npy"}}},
+    )  # fmt: skip
+    desk = Desk(tmp_path)
+    stage(model).run(desk)
+    assert [event for event in desk.events if isinstance(event, Finding) and event.level == "warning"] == []

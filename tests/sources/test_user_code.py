@@ -129,3 +129,50 @@ def test_arguments_that_do_not_fit_have_a_near_name(tmp_path: Path) -> None:
         f"PL-228: model.args: model.factory does not take these arguments: got an unexpected keyword argument "
         f"'widht'; found {path}:build, expected build(width=1). Did you mean model.args.width?"
     )
+
+
+# -- code that its digest does not see ------------------------------------------------------------
+
+
+BY_NAME = (
+    "import importlib\n\ndef build(kind='a'):\n    return importlib.import_module(f'{kind}_layers').WIDTH\n"
+)
+
+
+def test_a_module_that_no_import_statement_names_is_refused(tmp_path: Path) -> None:
+    """Its changes would not be seen: the results of its earlier version would be returned."""
+    written(tmp_path / "unseen_layers.py", "WIDTH = 7\n")
+    net = written(tmp_path / "net.py", BY_NAME)
+    with pytest.raises(Refused, match="loads a module that no import statement names") as caught:
+        call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY), kind="unseen")
+    reason = caught.value.reason
+    assert (reason.code, reason.found) == ("PL-233", "unseen_layers")
+    assert reason.next_step is not None and "import unseen_layers in net.py" in reason.next_step
+
+
+@pytest.mark.parametrize("statement", ["import named_layers\n", "if False:\n    import named_layers\n"])
+def test_an_import_that_is_named_is_taken(tmp_path: Path, statement: str) -> None:
+    sys.modules.pop("named_layers", None)
+    written(tmp_path / "named_layers.py", "WIDTH = 7\n")
+    net = written(tmp_path / "net.py", statement + BY_NAME)
+    assert call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY), kind="named") == 7
+
+
+def test_a_star_does_not_hide_a_module(tmp_path: Path) -> None:
+    written(tmp_path / "starry" / "__init__.py", "__all__ = ['inner']\n")
+    written(tmp_path / "starry" / "inner.py", "WIDTH = 7\n")
+    net = written(tmp_path / "net.py", "from starry import *\n\ndef build():\n    return inner.WIDTH\n")
+    with pytest.raises(Refused, match=r"found starry\.inner"):
+        find_callable(f"{net}:build", KEY)
+
+
+def test_what_is_installed_or_lies_elsewhere_is_no_business_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch writes a module into a temporary folder and imports it from there."""
+    for place in ("elsewhere", "work/site-packages"):
+        written(tmp_path / place / f"{Path(place).name.replace('-', '_')}_layers.py", "WIDTH = 7\n")
+        monkeypatch.syspath_prepend(str(tmp_path / place))
+    net = written(tmp_path / "work" / "net.py", BY_NAME)
+    for kind in ("elsewhere", "site_packages"):
+        assert call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY), kind=kind) == 7

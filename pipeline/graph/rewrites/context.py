@@ -285,8 +285,10 @@ class Context:
         schema = onnx.defs.get_schema(node.op_type, self.opset, "")
         types, data = {}, {}
         for value in node.inputs:
-            if value is None or value.name is None or value.type is None:
+            if value is None or value.name is None:
                 continue
+            if value.type is None:  # it comes from an operator of another domain
+                return
             types[value.name] = ir.serde.serialize_value(value).type
             if value.dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL, ir.DataType.FLOAT):
                 known = self.constant(value)

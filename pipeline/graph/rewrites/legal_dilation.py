@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 IMAGE_RANK: Final = 4
 
 
-class _Window:
+class Window:
     """A convolution's settings with their defaults, and the sizes that it works on."""
 
     def __init__(self, node: ir.Node, context: Context) -> None:
@@ -49,7 +49,8 @@ class _Window:
         return (seen[0], seen[-1]) if seen else (0, self.kernel[axis] - 1)
 
 
-def _known(node: ir.Node, context: Context) -> Declined | None:
+def known(node: ir.Node, context: Context) -> Declined | None:
+    """Why the sizes or the weight of a convolution of an image are not known."""
     values = (node.inputs[0], node.inputs[1], node.outputs[0])
     if any(context.static_shape(value) is None for value in values):
         return forms.NO_SIZES
@@ -69,15 +70,15 @@ def _dilated(node: ir.Node, context: Context) -> bool:
 def _padding_check(node: ir.Node, context: Context) -> Declined | None:
     if not _dilated(node, context):
         return NOT_NEEDED
-    if (declined := _known(node, context)) is not None:
+    if (declined := known(node, context)) is not None:
         return declined
-    window = _Window(node, context)
+    window = Window(node, context)
     whole = [window.taps(axis) == (0, size - 1) for axis, size in enumerate(window.kernel)]
     return NOT_NEEDED if all(whole) else None
 
 
 def _padding(node: ir.Node, context: Context) -> list[ir.Value]:
-    window, weight = _Window(node, context), forms.given(node, 1)
+    window, weight = Window(node, context), forms.given(node, 1)
     number = len(window.kernel)
     taps = [window.taps(axis) for axis in range(number)]
     pads = list(window.pads)
@@ -87,7 +88,7 @@ def _padding(node: ir.Node, context: Context) -> list[ir.Value]:
     kernel = [last - first + 1 for first, last in taps]
     shape = (*forms.sizes_of(context, weight)[:2], *kernel)
     part = (slice(None), slice(None), *(slice(first, last + 1) for first, last in taps))
-    smaller = _weight(context, weight, lambda array: array[part], shape)
+    smaller = weight_part(context, weight, lambda array: array[part], shape)
     value = forms.given(node, 0)
     if min(pads) < 0:  # what the last tap alone reached is cut off
         for axis in range(number):
@@ -104,9 +105,10 @@ def _padding(node: ir.Node, context: Context) -> list[ir.Value]:
     return [context.op("Conv", inputs, **(forms.attributes(node) | changed))]
 
 
-def _weight(
+def weight_part(
     context: Context, weight: ir.Value, part: Callable[[NDArray[Any]], NDArray[Any]], shape: tuple[int, ...]
 ) -> ir.Value:
+    """A part of a weight."""
     dtype = context.dtype(weight)
     assert dtype is not None
     return context.derived([weight], part, dtype, shape, f"{weight.name}_part")
@@ -129,12 +131,12 @@ class _Tap:
 def _shifted_check(node: ir.Node, context: Context) -> Declined | None:
     if all(_is_power_of_two(one) for one in context.attribute(node, "dilations", [1])):
         return NOT_NEEDED
-    return _known(node, context)
+    return known(node, context)
 
 
 def _shifted(node: ir.Node, context: Context) -> list[ir.Value]:
     window, weight, dtype = (
-        _Window(node, context),
+        Window(node, context),
         forms.given(node, 1),
         forms.floats(context, node.inputs[0]),
     )
@@ -152,7 +154,7 @@ def _shifted(node: ir.Node, context: Context) -> list[ir.Value]:
             start = tap * window.dilations[axis]
             end_of = start + (window.results[axis] - 1) * window.strides[axis] + 1
             shifted = forms.cut(context, shifted, 2 + axis, start, end_of)
-        part = _weight(context, weight, _Tap(taps), shape)
+        part = weight_part(context, weight, _Tap(taps), shape)
         inputs = [shifted, part, *(node.inputs[2:] if total is None else ())]
         one = context.op("Conv", inputs, **(forms.attributes(node) | changed))
         total = one if total is None else context.op("Add", [total, one])

@@ -140,7 +140,9 @@ def _check_negative(node: ir.Node, context: Context) -> Declined | None:
         return NOT_NEEDED  # -1 stands in the older schema by name
     if _axes_rank(node, context) is None:
         return Declined("its axis is negative and the rank of its input is not known")
-    return None
+    # A rule for the indices comes before this one, and takes the axis along.
+    indices = _check_negative_indices(node, context) if node.op_type == "Gather" else NOT_NEEDED
+    return None if indices is NOT_NEEDED else indices or Declined("its indices count from the end")
 
 
 def _negative(node: ir.Node, context: Context) -> Sequence[ir.Value]:
@@ -168,9 +170,9 @@ def _negative_indices(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     indices, shape = context.constant(node.inputs[1]), context.shape(node.inputs[0])
     assert indices is not None
     assert shape is not None
-    size = shape[context.attribute(node, "axis", 0)]
-    counted = np.where(indices < 0, indices + size, indices).astype(indices.dtype)
-    return context.again(node, [node.inputs[0], context.tensor(counted, "indices")])
+    axis = context.attribute(node, "axis", 0) % len(shape)
+    counted = np.where(indices < 0, indices + shape[axis], indices).astype(indices.dtype)
+    return context.again(node, [node.inputs[0], context.tensor(counted, "indices")], axis=axis)
 
 
 RULES: Final = (
@@ -187,10 +189,10 @@ RULES: Final = (
          "constant axes", 13),
     Rule("split_sizes", "lower", ("Split",), ("Split",), "exact",
          "the sizes of a Split become an attribute", _split, _check_split, "constant sizes", 13),
-    Rule("negative_axes", "lower", tuple(_AXIS), tuple(_AXIS), "exact",
-         "an axis that is counted from the end is counted from the front", _negative, _check_negative,
-         "the rank of the input", 11),
     Rule("negative_indices", "lower", ("Gather",), ("Gather",), "exact",
          "constant indices that count from the end count from the front", _negative_indices,
          _check_negative_indices, "the size of the axis", 11),
+    Rule("negative_axes", "lower", tuple(_AXIS), tuple(_AXIS), "exact",
+         "an axis that is counted from the end is counted from the front", _negative, _check_negative,
+         "the rank of the input", 11),
 )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pipeline.graph.rewrites.lower_normalization import reduce
+from pipeline.graph.rewrites import legal_forms as forms
 from pipeline.graph.rewrites.rule import Declined, Rule
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def _parsed(node: ir.Node, context: Context) -> _Equation | Declined:
         if isinstance(found, Declined):
             return found
         operands, result = found
-    for letters in (*operands, result):
-        if len(set(letters)) != len(letters):
-            return Declined("an operand repeats an index, which takes its diagonal")
+    if len(set(result)) != len(result):
+        return Declined("its result repeats an index")
     return _Equation(tuple(operands), result)
 
 
@@ -85,14 +84,20 @@ def _sizes(node: ir.Node, context: Context, equation: _Equation) -> dict[str, in
     return sizes
 
 
-def _check(node: ir.Node, context: Context) -> Declined | None:
+def check_products(node: ir.Node, context: Context) -> Declined | None:
+    """Why an Einsum is not written as products of matrices."""
     equation = _parsed(node, context)
     if isinstance(equation, Declined):
         return equation
     sizes = _sizes(node, context, equation)
     if isinstance(sizes, Declined):
         return sizes
-    letters, *others = equation.operands
+    for letters in equation.operands:
+        if unknown := [c for c in letters if letters.count(c) > 1 and sizes[c] is None]:
+            return Declined(
+                f"the size of the index {unknown[0]}, of which it takes the diagonal, is not known"
+            )
+    letters, *others = ("".join(dict.fromkeys(letters)) for letters in equation.operands)
     for index, other in enumerate(others):
         later = set("".join(others[index + 1 :]) + equation.result)
         for group in _groups(letters, other, later)[1:]:
@@ -111,12 +116,17 @@ def _groups(one: str, other: str, later: set[str]) -> tuple[str, str, str, str]:
     return batches, rows, summed, columns
 
 
-def _rewrite(node: ir.Node, context: Context) -> Sequence[ir.Value]:
+def products(node: ir.Node, context: Context) -> Sequence[ir.Value]:
+    """An Einsum as products of matrices."""
     equation = _parsed(node, context)
     assert isinstance(equation, _Equation)
     sizes = _sizes(node, context, equation)
     assert not isinstance(sizes, Declined)
-    operands = [_Operand(v, letters) for v, letters in zip(node.inputs, equation.operands, strict=True) if v]
+    operands = [
+        _diagonal(_Operand(value, letters), sizes, context)
+        for value, letters in zip(node.inputs, equation.operands, strict=True)
+        if value is not None
+    ]
     made = operands[0]
     for index, other in enumerate(operands[1:]):
         later = set("".join(one.letters for one in operands[index + 2 :]) + equation.result)
@@ -126,12 +136,32 @@ def _rewrite(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     return [value] if value not in node.inputs else [context.op("Identity", [value])]
 
 
+def _diagonal(operand: _Operand, sizes: dict[str, int | None], context: Context) -> _Operand:
+    """With every index once: the diagonal of the axes that share one."""
+    value, letters = operand.value, operand.letters
+    while repeated := [c for c in letters if letters.count(c) > 1]:
+        letter, size = repeated[0], sizes[repeated[0]]
+        assert size is not None
+        pair = [index for index, c in enumerate(letters) if c == letter][:2]
+        rest = [index for index in range(len(letters)) if index not in pair]
+        turned = forms.transpose(context, value, [*rest, *pair])
+        # The other axes keep their places, so that a size that is not known is copied (0).
+        target = [sizes[letters[index]] or 0 for index in rest] + [size * size]
+        places = np.arange(size, dtype=np.int64) * (size + 1)
+        value = context.op(
+            "Gather", [forms.reshape(context, turned, target), context.tensor(places, "diagonal")],
+            axis=len(rest),
+        )  # fmt: skip
+        letters = "".join(letters[index] for index in rest) + letter
+    return _Operand(value, letters)
+
+
 def _summed(operand: _Operand, kept: set[str], context: Context) -> _Operand:
     """Without the axes that nothing else has."""
     axes = [index for index, letter in enumerate(operand.letters) if letter not in kept]
     if not axes:
         return operand
-    value = reduce(context, "ReduceSum", operand.value, axes, keepdims=0)
+    value = forms.reduce(context, "ReduceSum", operand.value, axes, keepdims=False)
     return _Operand(value, "".join(c for c in operand.letters if c in kept))
 
 
@@ -165,8 +195,7 @@ def _laid_out(
     if len(first) > 1 or len(second) > 1:
         return _reshaped(value, batches, (_product(first, sizes), _product(second, sizes)), sizes, context)
     missing = [len(batches) + place for place, group in enumerate((first, second)) if not group]
-    made: ir.Value = context.op("Unsqueeze", [value], axes=missing)
-    return made
+    return forms.unsqueeze(context, value, missing)
 
 
 def _apart(
@@ -178,8 +207,7 @@ def _apart(
         split = [sizes[letter] if sizes[letter] is not None else -1 for letter in rows + columns]
         return _reshaped(value, batches, tuple(split), sizes, context)
     missing = [len(batches) + place for place, group in enumerate((rows, columns)) if not group]
-    made: ir.Value = context.op("Squeeze", [value], axes=missing)
-    return made
+    return forms.squeeze(context, value, missing)
 
 
 def _product(group: str, sizes: dict[str, int | None]) -> int:
@@ -197,9 +225,11 @@ def _reshaped(
     return made
 
 
+#: What `products` writes.
+MADE: Final = ("Gather", "Identity", "MatMul", "ReduceSum", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+NEEDED: Final = "the sizes of indices that share an axis of a matrix, or of which a diagonal is taken"
+
 RULES: Final = (
-    Rule("einsum", "lower", ("Einsum",),
-         ("Identity", "MatMul", "ReduceSum", "Reshape", "Squeeze", "Transpose", "Unsqueeze"), "float noise",
-         "Einsum becomes products of matrices", _rewrite, _check,
-         "no repeated index in an operand; the sizes of indices that share an axis of a matrix", 12),
+    Rule("einsum", "lower", ("Einsum",), MADE, "float noise", "Einsum becomes products of matrices", products,
+         check_products, NEEDED, 12),
 )  # fmt: skip

@@ -10,6 +10,7 @@ import onnx.defs
 import onnx.numpy_helper
 import onnx_ir as ir
 
+from pipeline.graph.rewrites.lower_pad import whole_amounts
 from pipeline.graph.rewrites.rule import Declined, Rule
 from pipeline.graph.rewrites.schemas import misfit, schema_of
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A value of the definition up to this size that is known becomes a constant: sizes, masks, frequencies.
 LARGEST_KNOWN: Final = 64 * 1024
+#: Since this opset Pad takes axes.
+_PAD_AXES: Final = 18
 
 
 def _definition(node: ir.Node, context: Context) -> onnx.FunctionProto | None:
@@ -58,6 +61,12 @@ def _type(value: ir.Value | None) -> bytes:
 def _check(node: ir.Node, context: Context) -> Declined | None:
     if any(value is not None and value.dtype is None for value in node.inputs):
         return Declined("the element type of an input is not known")
+    if (
+        node.op_type == "CenterCropPad"
+        and "axes" in node.attributes
+        and (context.static_shape(node.inputs[0]) is None or context.integers(node.inputs[1]) is None)
+    ):
+        return Declined("it pads some of its axes, and the sizes before or after are not known")
     body = _definition(node, context)
     if body is None:
         return Declined("the standard does not define it by others for these types")
@@ -122,9 +131,10 @@ def _made(
             attributes[proto.name] = ir.Attr(proto.name, found.type, found.value)
     if inner.op_type == "Constant":
         return (context.tensor(_constant(attributes), inner.output[0]),)
-    made = context.op(
-        inner.op_type, [values[name] for name in inner.input], outputs=len(inner.output), **attributes
-    )
+    inputs = [values[name] for name in inner.input]
+    if inner.op_type == "Pad" and len(inputs) > 3 and context.opset < _PAD_AXES:
+        inputs = [inputs[0], whole_amounts(inputs, context), inputs[2]]
+    made = context.op(inner.op_type, inputs, outputs=len(inner.output), **attributes)
     return made if isinstance(made, tuple) else (made,)
 
 

@@ -27,16 +27,21 @@ def _check_pad_axes(node: ir.Node, context: Context) -> Declined | None:
 
 
 def _pad_axes(node: ir.Node, context: Context) -> Sequence[ir.Value]:
-    rank, amounts = context.rank(node.inputs[0]), context.integers(input_of(node, 1))
-    axes = context.integers(input_of(node, 3))
+    inputs = [input_of(node, index) for index in range(4)]
+    return context.again(node, [inputs[0], whole_amounts(inputs, context), inputs[2]])
+
+
+def whole_amounts(inputs: Sequence[ir.Value | None], context: Context) -> ir.Value:
+    """The amounts of a Pad for every axis; its inputs are data, amounts, value and axes, and it has the axes."""
+    rank, amounts = context.rank(inputs[0]), context.integers(inputs[1])
+    axes = context.integers(inputs[3])
     assert rank is not None
     assert amounts is not None
     assert axes is not None
     full = [0] * (2 * rank)
     for index, axis in enumerate(axes):
         full[axis % rank], full[axis % rank + rank] = amounts[index], amounts[index + len(axes)]
-    pads = context.tensor(np.array(full, np.int64), "pads")
-    return context.again(node, [node.inputs[0], pads, input_of(node, 2)])
+    return context.tensor(np.array(full, np.int64), "pads")
 
 
 def _check_wrap(node: ir.Node, context: Context) -> Declined | None:

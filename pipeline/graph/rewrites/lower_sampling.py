@@ -1,4 +1,4 @@
-"""GridSample: sampled points become Gathers of the neighbours and a weighted sum."""
+"""GridSample and RoiAlign: sampled points become Gathers of the neighbours; the older modes of both."""
 
 from __future__ import annotations
 
@@ -235,6 +235,16 @@ def _affine(node: ir.Node, context: Context) -> Sequence[ir.Value]:
     return [context.op("Reshape", [made, context.tensor(shape, "grid")])]
 
 
+def _check_boxes(node: ir.Node, context: Context) -> Declined | None:
+    if context.attribute(node, "coordinate_transformation_mode", "half_pixel") == "output_half_pixel":
+        return None
+    return Declined("its boxes are half a pixel off (half_pixel), and older opsets enlarge those below one pixel")
+
+
+def _boxes(node: ir.Node, context: Context) -> Sequence[ir.Value]:
+    return context.again(node, coordinate_transformation_mode=None)
+
+
 _MADE: Final = ("Abs", "Add", "And", "Cast", "Clip", "Div", "Floor", "Gather", "Greater", "Less", "Max", "Min", "Mul",
                 "Not", "Or", "Reshape", "Sub", "Transpose")  # fmt: skip
 RULES: Final = (
@@ -245,4 +255,6 @@ RULES: Final = (
     Rule("grid_sample", "lower", ("GridSample",), _MADE, "float noise",
          "GridSample becomes Gathers of the neighbours and a weighted sum", _sampled, _check,
          "the sizes of input and grid", 16),
+    Rule("roi_align_pixels", "lower", ("RoiAlign",), ("RoiAlign",), "exact",
+         "a RoiAlign whose pixels are not moved needs no mode", _boxes, _check_boxes, "output_half_pixel", 16),
 )  # fmt: skip

@@ -17,9 +17,9 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
     "lower_activation": ("swish", "gelu", "mish", "hard_swish", "celu", "thresholded_relu",),
     "lower_resize": ("resize_symmetric", "resize_antialias", "resize_axes", "resize_roi", "resize_scales",
         "resize_table", "upsample",),
-    "lower_sampling": ("affine_grid", "grid_sample_modes", "grid_sample",),
+    "lower_sampling": ("affine_grid", "grid_sample_modes", "grid_sample", "roi_align_pixels",),
     "lower_axes": ("split_parts", "reduction_axes", "reduce_sum_axes", "squeeze_axes", "split_sizes",
-        "negative_axes", "negative_indices",),
+        "negative_indices", "negative_axes",),
     "lower_pad": ("pad_wrap", "pad_axes", "pad_truth", "clip_integers", "clip_limits", "pad_amounts",),
     "lower_slice": ("constant_numbers", "dropout_inference", "slice_backwards", "top_k_smallest",
         "slice_ranges", "top_k_count",),
@@ -36,6 +36,7 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
     "lower_quantization": ("dequantize_channels", "quantize_channels", "dynamic_quantize", "dequantize",
         "quantize",),
     "lower_sequences": ("sequence_element", "sequence_joined",),
+    "lower_branches": ("branch_sizes",),
     "lower_function": ("attention", "rotary_embedding", "center_crop_pad", "losses",),
 }  # fmt: skip
 #: Family module of legalisation rules -> the names of its rules (its `RULES`, in their order).
@@ -74,6 +75,8 @@ LEGALISATION: Final[dict[str, tuple[str, ...]]] = {
     ),
     "legal_linear": ("linear_to_conv", "gemm_to_matmul", "channels_last_matmul_to_conv", "matmul_ranks_alike",),
     "legal_dilation": ("conv_taps_in_padding", "dilated_conv_to_sum",),
+    "legal_kernels": ("split_large_kernel", "conv_transpose_to_conv",),
+    "legal_einsum": ("einsum_to_matmul",),
     "legal_layout": (
         "flatten_to_reshape", "reshape_behind_elementwise", "merge_reshapes", "merge_transposes",
         "transpose_to_reshape", "transpose_behind_elementwise",

@@ -93,6 +93,7 @@ class OpenedModel:
         for node in self.context.new:
             if node.name:
                 self._made_by[node.name] = step_name(rule.name)
+            self._origin_of_neighbours(node)
         self.applied.append(Applied(rule.name, "", "the whole graph", ()))
         self.context.changed()
 
@@ -172,6 +173,17 @@ class OpenedModel:
                     self._lines[name] = line
             if node.name:
                 self._made_by[node.name] = step_name(applied.rule)
+
+    def _origin_of_neighbours(self, node: ir.Node) -> None:
+        """A new node of a rule on the whole graph comes from where what it takes, or what takes it, comes from."""
+        near = [value.producer() for value in node.inputs if value is not None]
+        near += [use.node for value in node.outputs for use in value.uses()]
+        for table in (self._scopes, self._lines):
+            found = (self._origin(table, one) for one in near if one is not None)
+            origin = next((one for one in found if one is not None), None)
+            for name in (node.name, *_names(node)) if origin is not None else ():
+                if name:
+                    table.setdefault(name, origin)
 
     def _drop(self, node: ir.Node) -> None:
         """Remove a node that nobody takes, and what only it took."""

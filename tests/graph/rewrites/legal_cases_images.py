@@ -173,6 +173,54 @@ def uneven_conv(rng: Random) -> BareModel:
     )
 
 
+def large_kernel(rng: Random) -> BareModel:
+    group = rng.choice([1, 1, 2])
+    shape = [1, 2 * rng.randint(1, 2), rng.randint(24, 34), rng.randint(24, 34)]
+    if even := rng.random() < 0.5:
+        shape[2:] = [2 * rng.randint(12, 17), 2 * rng.randint(12, 17)]
+    kernel = [rng.randint(8, 16), rng.randint(1, 16)]
+    strides = [rng.choice([2, 4, 8, 16]) if even else rng.randint(1, 16) for _ in kernel]
+    pads = [2 * rng.randint(0, 2) if even else rng.randint(0, 3) for _ in range(2)] + [rng.randint(0, 3), 0]
+    weights = {"w": numbers(rng, 2 * group, shape[1] // group, *kernel), "b": numbers(rng, 2 * group)}
+    names = rng.choice(["x, w", "x, w, b"])
+    text = attributes(group=group, strides=strides, pads=pads)
+    return build({"x": ("float", shape)}, f"y = Conv {text} ({names})", weights, opset=rng.choice(OPSETS))
+
+
+def transposed(rng: Random) -> BareModel:
+    names, block, out = rng.choice(["x, w", "x, w, b"]), rng.randint(1, 4), rng.randint(1, 3)
+    if block > 1 and rng.random() < 0.6:
+        shape, kernel, group, text = image(rng), [block, block], 1, attributes(strides=[block] * 2)
+    else:
+        group = rng.choice([1, 2])
+        shape = image(rng, channels=2 * group, smallest=3)
+        kernel, dilations = [rng.randint(1, 3), rng.randint(1, 3)], [rng.randint(1, 2), rng.randint(1, 2)]
+        reach = [(size - 1) * by for size, by in zip(kernel, dilations, strict=True)] * 2
+        pads = [rng.randint(0, min(size, 1)) for size in reach]
+        text = attributes(group=group, dilations=dilations, pads=pads)
+    weights = {"w": numbers(rng, shape[1], out, *kernel), "b": numbers(rng, out * group)}
+    return build(
+        {"x": ("float", shape)}, f"y = ConvTranspose {text} ({names})", weights, opset=rng.choice(OPSETS)
+    )
+
+
+EQUATIONS = (
+    "bij,bjk->bik", "bhid,bhjd->bhij", "ij,ij->i", "i,j->ij", "bij->bji", "bij->b", "ijk,kl->ijl", "bijc,bkjc->bik",
+    "bij,jk,kl->bil", "ii->i", "ii->", "bii->bi", "iji,jk->ik", "bhwc,hkc->bhwk", "ab,cb->",
+)  # fmt: skip
+
+
+def einsum(rng: Random) -> BareModel:
+    equation = rng.choice(EQUATIONS)
+    by_letter = {letter: rng.randint(1, 4) for letter in "abcdhijklw"}
+    operands = equation.partition("->")[0].split(",")
+    inputs = {
+        f"x{index}": ("float", [by_letter[c] for c in letters]) for index, letters in enumerate(operands)
+    }
+    return build(inputs, f'y = Einsum <equation = "{equation}"> ({", ".join(inputs)})',
+                 opset=rng.choice([13, 17, 20]))  # fmt: skip
+
+
 def large_pool(rng: Random) -> BareModel:
     shape = [1, rng.randint(1, 3), rng.randint(24, 40), rng.randint(24, 40)]
     if rng.random() < 0.4:
@@ -275,6 +323,14 @@ CASES = (
     Case("dilated_conv_to_sum", lambda rng: dilated(rng, [rng.choice([3, 5, 6]), rng.choice([1, 2, 3])]), lambda: build(
         IMAGE | {"w": ("float", [2, 2, 3, 3])}, "y = Conv <dilations = [3, 3], pads = [3, 3, 3, 3]> (x, w)"),
         "weight is not constant"),
+    Case("split_large_kernel", large_kernel, lambda: build(
+        {"x": ("float", [1, 1, 40, 40])}, "y = Conv <dilations = [2, 2]> (x, w)", {"w": np.ones((1, 1, 8, 8), np.float32)}),
+        "dilated as well"),
+    Case("conv_transpose_to_conv", transposed, lambda: build(
+        IMAGE, "y = ConvTranspose <strides = [2, 2]> (x, w)", {"w": np.ones((2, 2, 3, 3), np.float32)}),
+        "windows overlap"),
+    Case("einsum_to_matmul", einsum, lambda: build(
+        {"x": ("float", ["n", "n"])}, 'y = Einsum <equation = "ii->i"> (x)'), "of which it takes the diagonal, is not known"),
     Case("pad_into_conv", padded_conv, lambda: build(
         IMAGE, "p = Pad (x, pads, one)\ny = Conv (p, w)",
         W | {"pads": ints(0, 0, 1, 1, 0, 0, 1, 1), "one": np.asarray(1, np.float32)}), "zeros"),

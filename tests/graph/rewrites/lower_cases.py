@@ -108,6 +108,13 @@ PAIRS: dict[str, Pair] = {
         "float[n,2,4,4] x, float[n,3,3,2] g => float[n,2,3,3] y || y = GridSample(x, g)",
         "the sizes of its input or its grid are not known",
     ),
+    "roi_align_pixels": Pair(
+        "float[1,2,6,6] x => float[2,2,3,3] y | float[2,4] r={0,0,4,5,1,1,1.5,1.25}, int64[2] b={0,0} |"
+        ' y = RoiAlign<coordinate_transformation_mode="output_half_pixel",output_height=3,output_width=3>(x, r, b)',
+        "float[1,2,6,6] x => float[2,2,3,3] y | float[2,4] r={0,0,4,5,1,1,1.5,1.25}, int64[2] b={0,0} |"
+        " y = RoiAlign<output_height=3,output_width=3>(x, r, b)",
+        "half a pixel off",
+    ),
     # axes
     "split_parts": Pair(
         "float[7,2] x => float[3,2] y, float[3,2] z, float[1,2] w || y, z, w = Split<num_outputs=3>(x)",
@@ -295,8 +302,8 @@ PAIRS: dict[str, Pair] = {
     ),
     "einsum": Pair(
         'float[2,3,4] x, float[2,5,4] z => float[2,3,5] y || y = Einsum<equation="bid,bjd->bij">(x, z)',
-        'float[3,3] x => float[3] y || y = Einsum<equation="ii->i">(x)',
-        "takes its diagonal",
+        'float[n,n] x => float[n] y || y = Einsum<equation="ii->i">(x)',
+        "of which it takes the diagonal, is not known",
     ),
     # spectra
     "fourier_axis": Pair(
@@ -347,6 +354,12 @@ PAIRS: dict[str, Pair] = {
         "float[4] x => float[4] y || l = SplitToSequence(x) y = ConcatFromSequence<axis=0>(l)",
         "its sequence is not made from a list",
     ),
+    # branches: the empty vector of the first one would be taken for the size of both
+    "branch_sizes": Pair(
+        "float[3] x, bool c => int64[3] y || z = If (c) <"
+        " then_branch = a () => (int64[0] p) <int64[0] none={}> { p = Identity(none) },"
+        " else_branch = b () => (int64[n] q) { t = Equal(x, x) places = NonZero(t) q = Squeeze(places) } > y = Identity(z)",
+    ),
     # operators that the standard defines by others
     "attention": Pair(
         "float[1,2,3,4] q, float[1,2,3,4] k, float[1,2,3,4] v => float[1,2,3,4] y || y = Attention<is_causal=1>(q, k, v)"
@@ -354,7 +367,11 @@ PAIRS: dict[str, Pair] = {
     "rotary_embedding": Pair(
         "float[1,2,3,4] x => float[1,2,3,4] y | float[1,3,2] c={1,0.5,0.2,0.3,0.1,0}, float[1,3,2] s={0,0.5,0.8,0.7,0.9,1} | y = RotaryEmbedding(x, c, s)"
     ),
-    "center_crop_pad": Pair("float[4,6] x => float[6,3] y | int64[2] s={6,3} | y = CenterCropPad(x, s)"),
+    "center_crop_pad": Pair(
+        "float[4,6] x => float[4,3] y | int64[1] s={3} | y = CenterCropPad<axes=[1]>(x, s)",
+        "float[4,n] x => float[4,3] y | int64[1] s={3} | y = CenterCropPad<axes=[1]>(x, s)",
+        "it pads some of its axes",
+    ),
     "losses": Pair(
         "float[2,3] x => float y | int64[2] t={0,2} | y = NegativeLogLikelihoodLoss(x, t)",
         "float[2,3] x => float y | int64[2] t={0,2} | y = SoftmaxCrossEntropyLoss(x, t)",

@@ -17,7 +17,8 @@ from pipeline.graph.rewrites.prove import prove
 from pipeline.graph.rewrites.rule import Rule
 from tests.graph.graphs import bare
 from tests.graph.rewrites.lower_cases import PAIRS
-from tests.graph.rewrites.random_graphs import NOISE, Case, Sample, against_reference
+from tests.graph.rewrites.random_case import NOISE, Case
+from tests.graph.rewrites.random_oracle import Sample, against_reference
 
 #: Two roundings to 8 bits.
 BFLOAT16_NOISE = 2**-7
