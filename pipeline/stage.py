@@ -8,7 +8,7 @@ and asserted there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
@@ -81,6 +81,25 @@ class Storable(Protocol):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """The value that `store` wrote; large data stays on disk until it is asked for."""
+
+
+@runtime_checkable
+class Streamed(Storable, Protocol):
+    """A storable value with one large file whose bytes it can give again and again.
+
+    The cache takes their digest first, and does not write what it holds already: the same weights
+    belong to the graphs of every opset, before and after the simplifier.
+    """
+
+    @property
+    def large_file(self) -> str:
+        """The file's name in the folder."""
+
+    def pieces(self) -> Iterator[memoryview | bytes]:
+        """The file from front to back."""
+
+    def store_rest(self, folder: Path) -> None:
+        """Write everything but that file into the empty `folder`."""
 
 
 class Workspace(Protocol):

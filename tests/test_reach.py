@@ -50,3 +50,24 @@ def test_a_cell_is_green_when_either_start_arrives(reach):
     assert "1 of 1 cells of 9 and 10 are green (100.0 %)" in page
     assert "- **mynet, torchscript, opset 9**: PL-430: no rule" in page
     assert "| mynet | **no** |" in reach.page(rows[:1])
+
+
+def test_an_exclusion_is_named_and_does_not_count(reach):
+    model, opset = next(iter(reach.EXCLUSIONS))
+    reason = "PL-430: no rule brings NonMaxSuppression below opset 10"
+    row = {"model": model, "date": "2026-01-01", "versions": {}, "start": "torchscript"}
+    rows = [
+        {**row, "opset": opset, "status": "failed", "reason": reason},
+        {**row, "opset": 10, "status": "failed", "reason": "no rule brings RoiAlign below opset 11"},
+    ]
+    page = reach.page(rows)
+    assert f"| {model} | (NonMaxSuppression) | **RoiAlign** |" in page
+    assert "0 of 1 cells of 9 and 10 are green (0.0 %)" in page
+    assert f"- **{model}, opset {opset}**: {reach.EXCLUSIONS[model, opset]}" in page
+
+
+def test_what_is_excluded_is_not_reached(reach):
+    reached = {
+        (row["model"], row["opset"]) for row in json.loads(ROWS.read_text()) if row["status"] == "passed"
+    }
+    assert not reached & set(reach.EXCLUSIONS)

@@ -119,23 +119,26 @@ def unsaved_code_digest(modules: tuple[str, ...]) -> str:
     for name in modules:
         if _own_file(name) is None:
             raise InternalError(f"no module {name} to take the digest of")
-    waiting = list(modules)
+    waiting = set(modules)
     while waiting:
         name = waiting.pop()
-        if name in digests:
-            continue
-        file = _own_file(name)
-        if file is None:
-            continue  # a name taken from a module, not a module
-        source = _own_source(str(file))
-        digests[name] = source.digest
-        if "." in name:
-            waiting.append(name.rpartition(".")[0])
-        for item in source.imports:
-            if item.module == _OURS or item.module.startswith(f"{_OURS}."):
-                waiting.append(item.module)
-                waiting += [f"{item.module}.{taken}" for taken in item.names]
+        digests[name], imported = _own_module(name)
+        waiting |= imported - digests.keys()
     return _sha256(sorted(digests.items()))
+
+
+@cache
+def _own_module(name: str) -> tuple[str, frozenset[str]]:
+    """Digest of a module of the pipeline's, and the modules of the pipeline's that it leads to."""
+    file = _own_file(name)
+    assert file is not None, name
+    source = _own_source(str(file))
+    leads_to = {name.rpartition(".")[0]} if "." in name else set()
+    for item in source.imports:
+        if item.module == _OURS or item.module.startswith(f"{_OURS}."):
+            leads_to |= {item.module, *(f"{item.module}.{taken}" for taken in item.names)}
+    # What is taken from a module is not always a module.
+    return source.digest, frozenset(other for other in leads_to if _own_file(other) is not None)
 
 
 @cache
@@ -212,6 +215,8 @@ def user_code_digest(text: str, key: str = "model.factory") -> CodeDigest:
         walk.search = [str(root), *walk.search]
         _check_parses(file, key)
         walk.file(name, file, is_package=file.name == "__init__.py")
+        if "." in name and not is_packaged(spec.text):  # importing it runs the packages around it first
+            walk.waiting.append(name.rpartition(".")[0])
     else:
         assert spec.module is not None
         found = walk.find(spec.module)

@@ -5,6 +5,9 @@ torch.export imports all of torch's compiler, which takes along what makes kerne
 (networkx); together 0.2 s. While the compiler is imported, the first two look as if they were not
 installed, which it copes with, and a stand-in is in the third one's place. Afterwards everybody gets
 the real ones. Who has imported one of them, or the compiler, keeps what is there.
+
+An import that fails half way cannot be repeated (operators are registered meanwhile), so only a torch
+that is known to do without them is asked to.
 """
 
 from __future__ import annotations
@@ -17,38 +20,43 @@ from contextlib import ExitStack, contextmanager
 from types import ModuleType
 from typing import Any, Final
 
-from torch.utils import _triton
+import torch
 
+from pipeline.sources.meta_kernels import load_meta_kernels
+
+#: Versions that this was tried with.
+_KNOWN: Final = ("2.14.",)
 _COMPILER: Final = "torch.export._trace"
+#: What an export imports on its way: here, before it begins, they are no part of what it leaves.
+_LATER: Final = ("torch.onnx._internal.exporter._compat", "onnxscript.function_libs.torch_lib.ops")
 _NOT_INSTALLED: Final = ("triton", "torch.distributed.fsdp")
 _GRAPHS: Final = "networkx"
 #: What the compiler says networkx' graphs are when it annotates functions.
 _GRAPH: Final = "DiGraph"
-#: Remembers whether there is a triton: it is made to forget before and afterwards.
-_LOOKS_FOR_TRITON: Final = "has_triton_package"
+#: Module and function that remember whether there is a triton.
+_LOOKS_FOR_TRITON: Final = ("torch.utils._triton", "has_triton_package")
 #: Says on a machine with CUDA that there is no triton.
 _SPEAKS_OF_TRITON: Final = "torch.utils.flop_counter"
 
 
 def import_compiler() -> bool:
     """Import what torch.export needs; whether anything was left out."""
-    forget = getattr(getattr(_triton, _LOOKS_FOR_TRITON, None), "cache_clear", None)
     graphs = _Graphs(_GRAPHS)
     stand_ins = {**dict.fromkeys(_NOT_INSTALLED), _GRAPHS: graphs}
-    if forget is None or any(name in sys.modules for name in (_COMPILER, "torch._dynamo", *stand_ins)):
+    there = any(name in sys.modules for name in (_COMPILER, "torch._dynamo", *stand_ins))
+    if there or not torch.__version__.startswith(_KNOWN):
         return False
     # The compiler looks for the folder of every package whose code it does not step into.
     vars(graphs).update({"__spec__": importlib.util.find_spec(_GRAPHS), _GRAPH: object})
     with ExitStack() as stack:
-        stack.callback(forget)
+        stack.callback(_forget)
         stack.callback(vars(graphs).pop, _GRAPH, None)
         stack.enter_context(_silent(_SPEAKS_OF_TRITON))
         stack.enter_context(_instead(stand_ins))
-        forget()
-        try:
-            importlib.import_module(_COMPILER)
-        except Exception:  # noqa: BLE001 - wants more of them than expected, and gets it the next time
-            return False
+        _forget()
+        load_meta_kernels()
+        for name in (_COMPILER, *_LATER):
+            importlib.import_module(name)
     return True
 
 
@@ -72,6 +80,13 @@ def _instead(stand_ins: Mapping[str, ModuleType | None]) -> Iterator[None]:
         for name, stand_in in stand_ins.items():
             if name in sys.modules and sys.modules[name] is stand_in:
                 del sys.modules[name]
+
+
+def _forget() -> None:
+    module, name = _LOOKS_FOR_TRITON
+    looks: Any = getattr(sys.modules.get(module), name, None)
+    if hasattr(looks, "cache_clear"):
+        looks.cache_clear()
 
 
 @contextmanager

@@ -7,6 +7,7 @@ have files of their own (`compiler_import`, `torchlib`, `onnxscript_matcher`).
 
 from __future__ import annotations
 
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -73,6 +74,10 @@ def export(
     load_meta_kernels()
     if private_apis:
         import_compiler()
+        if _holds_itself_nowhere(network.module):
+            # Modules that have just been imported stay: the collection that lets go of what this export
+            # leaves takes 0.3 s less without them.
+            gc.freeze()
     with _short_ways() if private_apis else nullcontext():
         program = torch.onnx.export(
             FlatNetwork(network, outputs),
@@ -111,6 +116,12 @@ def export(
 def _short_ways() -> Iterator[None]:
     with domains_at_once(), first_node_first():
         yield
+
+
+def _holds_itself_nowhere(module: torch.nn.Module) -> bool:
+    """Whether letting go of the network is enough: true of torch's own modules, a user's may be cyclic."""
+    classes = {type(inner).__module__.partition(".")[0] for inner in module.modules()}
+    return classes <= {"torch", "torchvision"}
 
 
 def _first_names(module: torch.nn.Module) -> dict[str, str]:

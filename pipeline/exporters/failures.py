@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline.errors import PipelineError, StageFailed
 from pipeline.exporters.capture import plain
-from pipeline.exporters.opsets import DYNAMO_NATIVE, Exporter, first_opsets, newest
+from pipeline.exporters.opsets import Exporter, first_opsets, newest
 from pipeline.exporters.places import innermost_first, innermost_last, is_machinery, short_path, users_line
 from pipeline.exporters.scopes import ModulePaths
 
@@ -169,7 +169,8 @@ def _next_step(first: int | None, asked: str, opset: int) -> str | None:
     if first is not None and first <= newest():
         return f"Type export.opset={first}"
     if asked == "torchscript":
-        return f"Type export.exporter=dynamo export.opset={max(opset, DYNAMO_NATIVE)}"
+        # Rules lower what dynamo writes; where they end on the way, that failure names the nearest opset.
+        return f"Type export.exporter=dynamo export.opset={opset}"
     return None
 
 

@@ -93,6 +93,21 @@ class ExportStage:
 
     def run(self, workspace: Workspace) -> Verdict:
         """Export; the scratch folder stays for as long as weights lie in it."""
+        # No name for the network or the graph here: exceptions that were caught while modules were
+        # imported keep this frame, and with it whatever it names (see SourceStage).
+        self._import_modules()
+        return self._export(workspace)
+
+    def _import_modules(self) -> None:
+        import pipeline.exporters.choice
+
+        if self.private_apis and exporters(self.config, self.opset, self.first)[0] == "dynamo":
+            import pipeline.exporters.dynamo  # noqa: F401
+            from pipeline.exporters.compiler_import import import_compiler
+
+            import_compiler()
+
+    def _export(self, workspace: Workspace) -> Verdict:
         from pipeline.exporters.choice import export
 
         scratch = workspace.scratch / self.name

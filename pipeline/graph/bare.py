@@ -176,27 +176,43 @@ class BareModel:
 
     def store(self, folder: Path) -> None:
         """Write graph.onnx, tensors.bin and tables.json into `folder`; the same model, the same bytes."""
+        self.store_rest(folder)
+        with (folder / TENSORS_FILE).open("xb", buffering=0) as stream:
+            for piece in self.pieces():
+                write_all(stream, piece)
+
+    @property
+    def large_file(self) -> str:
+        """See `pipeline.stage.Streamed`."""
+        return TENSORS_FILE
+
+    def pieces(self) -> Iterator[memoryview | bytes]:
+        """tensors.bin from front to back."""
+        written = 0
+        for tensor in self.held.values():
+            yield bytes(-written % ALIGNMENT)
+            written += -written % ALIGNMENT
+            yield from tensor.pieces()
+            written += tensor.size
+
+    def store_rest(self, folder: Path) -> None:
+        """Everything but tensors.bin."""
         (folder / PROTO_FILE).write_bytes(self.proto)
         rows = []
-        with (folder / TENSORS_FILE).open("xb", buffering=0) as stream:
-            offset = 0
-            for tensor in self.held.values():
-                padding = -offset % ALIGNMENT
-                stream.write(bytes(padding))
-                offset += padding
-                for piece in tensor.pieces():
-                    write_all(stream, piece)
-                rows.append(
-                    {
-                        "name": tensor.name,
-                        "dtype": tensor.dtype,
-                        "shape": list(tensor.shape),
-                        "offset": offset,
-                        "origin": tensor.origin,
-                        "derived_by": tensor.derived_by,
-                    }
-                )
-                offset += tensor.size
+        offset = 0
+        for tensor in self.held.values():
+            offset += -offset % ALIGNMENT
+            rows.append(
+                {
+                    "name": tensor.name,
+                    "dtype": tensor.dtype,
+                    "shape": list(tensor.shape),
+                    "offset": offset,
+                    "origin": tensor.origin,
+                    "derived_by": tensor.derived_by,
+                }
+            )
+            offset += tensor.size
         tables = {
             "held": rows,
             "inputs": self.inputs,

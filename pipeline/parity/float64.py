@@ -9,7 +9,8 @@ Compared with converting the network: less time, and the memory of one layer ins
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -235,6 +236,9 @@ def _conv2d(
 ) -> torch.Tensor:
     """torch.conv2d, a band of output rows at a time."""
     data, weight, bias = _wide(input), _wide(weight), _wide(bias)
+    if groups > 1 and weight.shape[1] == 1:
+        with one_thread():
+            return torch.conv2d(data, weight, bias, stride, padding, dilation, groups)
     if data.ndim != 4 or isinstance(padding, str):
         return torch.conv2d(data, weight, bias, stride, padding, dilation, groups)
     (down, across), (above, beside), (tall, wide) = _pair(stride), _pair(padding), _pair(dilation)
@@ -256,6 +260,21 @@ def _conv2d(
             piece = torch.nn.functional.pad(piece, (0, 0, over, under))
         result[:, :, first:last] = torch.conv2d(piece, weight, bias, stride, (0, beside), dilation, groups)
     return result
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch computes on one thread meanwhile.
+
+    In float64 torch takes the channels of a depthwise convolution one by one; waking another thread for
+    each costs several times what is computed (mobilenet_v2's 0.04 s of processor time became 0.33).
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from pipeline.errors import InternalError, Refused
 from pipeline.run.plan import StageKey
-from pipeline.stage import Storable
+from pipeline.stage import Storable, Streamed
 
 LAYOUT: Final = "v1"
 #: Files from this size on are kept once, whatever entry they belong to.
@@ -144,8 +144,13 @@ class Cache:
             for name, value in values.items():
                 folder = making / name
                 folder.mkdir()
-                value.store(folder)
-                artifacts[name] = [self._shelve(folder, file, held) for file in _files(folder)]
+                if isinstance(value, Streamed):
+                    value.store_rest(folder)
+                    artifacts[name] = [self._shelve(folder, file, held) for file in _files(folder)]
+                    artifacts[name].append(self._shelve_stream(folder, value, held))
+                else:
+                    value.store(folder)
+                    artifacts[name] = [self._shelve(folder, file, held) for file in _files(folder)]
             record = {"key": key.key, "stage": key.stage, "parts": key.parts, "verdict": verdict,
                       "artifacts": artifacts}  # fmt: skip
             body = json.dumps(record, sort_keys=True, indent=1)
@@ -212,8 +217,25 @@ class Cache:
         artifacts = {name: tuple(files) for name, files in record["artifacts"].items()}
         return CacheEntry(record["key"], record["stage"], record["parts"], record["verdict"], artifacts, used)
 
-    def _shelve(self, folder: Path, path: Path, held: Path) -> dict[str, Any]:
-        size, sha256 = path.stat().st_size, file_sha256(path)
+    def _shelve_stream(self, folder: Path, value: Streamed, held: Path) -> dict[str, Any]:
+        """The large file of a value; it is written only where no other entry has the same."""
+        digest, size = hashlib.sha256(), 0
+        for piece in value.pieces():
+            digest.update(piece)
+            size += len(piece)
+        sha256, path = digest.hexdigest(), folder / value.large_file
+        target = self._blob(sha256)
+        if size >= BLOB_BYTES:
+            there = self._hold(target, held)
+            if there != target and there.stat().st_size == size:
+                return {"path": value.large_file, "size": size, "sha256": sha256, "blob": True}
+        with path.open("xb") as stream:
+            for piece in value.pieces():
+                stream.write(piece)
+        return self._shelve(folder, path, held, sha256)
+
+    def _shelve(self, folder: Path, path: Path, held: Path, sha256: str | None = None) -> dict[str, Any]:
+        size, sha256 = path.stat().st_size, sha256 or file_sha256(path)
         blob = size >= BLOB_BYTES
         if blob:
             target = self._blob(sha256)

@@ -375,6 +375,8 @@ def _serve_points(
                 "reason": result.reason.to_json() if result.reason else None,
             }},
         )  # fmt: skip
+        if len(plans) == 1:
+            return  # giving back a gigabyte takes the system 0.1 s, in which the parent publishes
 
 
 def _one_point(plan: Plan, folder: Path, options: RunOptions, shared: Shared, events: int) -> WorkResult:

@@ -99,10 +99,10 @@ def calibrate(network: Network, *, seed: int, only_statistics: bool = False) -> 
         return
     values = _inputs(network.specs, seed)
     args, kwargs = network.arguments(values)
-    from pipeline.parity.float64 import InFloat64
+    from pipeline.parity.float64 import InFloat64, one_thread
 
     with ExitStack() as stack:
-        stack.enter_context(_one_thread())
+        stack.enter_context(one_thread())
         for inner in norms:
             stack.enter_context(_hooked(inner.register_forward_pre_hook(_set_statistics)))
         for inner, spread in spreads.items():
@@ -271,16 +271,6 @@ def _stream(seed: int, name: str) -> np.random.Generator:
 
 def _float32(values: Any) -> np.ndarray[Any, Any]:
     return np.asarray(values, dtype=np.float32)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -67,7 +68,10 @@ EXTRAS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     for family, inputs in small_transformers.INPUTS.items()
 }  # fmt: skip
 #: Cells that no rule can make green, because the operator first exists in a later opset: they do not count.
-EXCLUSIONS: Final[dict[tuple[str, int], str]] = {}
+EXCLUSIONS: Final[dict[tuple[str, int], str]] = {
+    ("ssdlite320_mobilenet_v3_large", 9): "NonMaxSuppression first exists at opset 10",
+    ("fasterrcnn_mobilenet_v3_large_320_fpn", 9): "NonMaxSuppression and RoiAlign first exist at opset 10",
+}
 #: Where a sentence names the operator that stops a cell.
 _OPERATOR: Final = re.compile(r"no rule brings (\w+)|implementation for (\w+)\(|cannot write aten::(\w+)")
 
@@ -76,8 +80,10 @@ TOP: Final = """# Which opset is reached
 Made by `make reach`; do not edit. Every cell is a network and an opset. TorchScript writes opset 17 and
 dynamo 18; from there the graph goes down by the rules of `python -m pipeline rules`, and up by onnx's
 converters, is checked, written, read back and compared with the network on ONNX Runtime on all parity
-inputs, none of them vacuous. A cell names the starts that arrived: T for TorchScript, D for dynamo. In bold,
-neither did."""
+inputs, none of them vacuous. A cell names the starts that arrived: T for TorchScript, D for dynamo. Where
+neither did, it names the operator that is in the way, in bold; named exclusions are in parentheses. Networks of
+timm are built by its own function, those of transformers by `tests/benchmarks/small_transformers.py`: both with
+random weights, nothing is downloaded."""
 
 Row = dict[str, Any]
 
@@ -129,8 +135,13 @@ def measure(model: str, start: str, cache: Path | None) -> list[Row]:
     try:
         found = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, json.JSONDecodeError):
-        reason = f"exit code {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1]}"
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        reason = coverage._portable(f"exit code {done.returncode}: {last}", str(ROOT))
         found = [{"opset": opset, "status": "failed", "reason": reason} for opset in OPSETS]
+    for row in found:
+        row["reason"] = row.get("reason") and shorten(
+            row["reason"], coverage.LONGEST_REASON, placeholder=" ..."
+        )
     return [{"model": model, "start": start, **row, **when} for row in found]
 
 
@@ -239,7 +250,7 @@ def merged(old: Sequence[Row], new: Sequence[Row]) -> list[Row]:
 
 
 def page(rows: Sequence[Row]) -> str:
-    """The page as Markdown: how it was made, the table, shares, and what stops the others."""
+    """The page as Markdown: how it was made, the table, shares, exclusions, and what stops a start."""
     models = sorted({row["model"] for row in rows}, key=coverage._place)
     starts = {(row["model"], row["start"], row["opset"]): row for row in rows}
     lines = ["| network | " + " | ".join(map(str, OPSETS)) + " |", "|---|" + "---|" * len(OPSETS)]
@@ -249,34 +260,56 @@ def page(rows: Sequence[Row]) -> str:
     ]
     shares = [_share(starts, models, [o for o in OPSETS if o >= 11], "from 11 up"),
               _share(starts, models, [9, 10], "of 9 and 10")]  # fmt: skip
+    named = [
+        f"- **{model}, opset {opset}**: {reason}"
+        for (model, opset), reason in EXCLUSIONS.items()
+        if model in models
+    ]
     stopped = _sentences([row for row in rows if row["status"] != "passed"])
     return "\n\n".join(
-        [TOP, "\n".join(coverage._head(rows)), "\n".join(lines), " ".join(shares),
+        [TOP, "\n".join(_head(rows)), "\n".join(lines), " ".join(shares),
+         "## Named exclusions, which do not count\n" + "\n".join(named or ["None."]),
          "## What stops a start\n" + "\n".join(stopped)]
     ) + "\n"  # fmt: skip
 
 
+def _head(rows: Sequence[Row]) -> list[str]:
+    """What the rows were made with; digests of the pipeline's code that differ stand side by side."""
+    known: dict[str, list[Row]] = {}
+    for row in rows:
+        packages = {name: number for name, number in row["versions"].items() if name != "pipeline"}
+        known.setdefault(", ".join(f"{name} {number}" for name, number in packages.items()), []).append(row)
+    lines = []
+    for packages, made in known.items():
+        dates = sorted({row["date"] for row in made})
+        digests = sorted({row["versions"]["pipeline"] for row in made if row["versions"]})
+        code = f", pipeline {' '.join(digests)}" if digests else ""
+        when = " to ".join(dict.fromkeys((dates[0], dates[-1])))
+        lines.append(f"- {when}, {len(made)} points: {packages}{code}")
+    return lines
+
+
 def _shown(starts: Mapping[tuple[str, str, int], Row], model: str, opset: int) -> str:
-    found = [starts.get((model, start, opset)) for start in STARTS]
-    if all(row is None for row in found):
+    found = [row for start in STARTS if (row := starts.get((model, start, opset)))]
+    if not found:
         return "-"
-    arrived = [
-        start[0].upper()
-        for start, row in zip(STARTS, found, strict=True)
-        if row and row["status"] == "passed"
+    arrived = [row["start"][0].upper() for row in found if row["status"] == "passed"]
+    if arrived:
+        return " ".join(arrived)
+    operators = [
+        next(filter(None, one.groups())) for row in found if (one := _OPERATOR.search(row["reason"]))
     ]
-    return " ".join(arrived) or "**no**"
+    named = operators[0] if operators else "no"
+    return f"({named})" if (model, opset) in EXCLUSIONS else f"**{named}**"
 
 
 def _share(
     starts: Mapping[tuple[str, str, int], Row], models: Sequence[str], opsets: Sequence[int], words: str
 ) -> str:
-    shown = [_shown(starts, model, opset) for model in models for opset in opsets]
-    measured = [text for text in shown if text != "-"]
-    green = sum(text != "**no**" for text in measured)
-    return (
-        f"{green} of {len(measured)} cells {words} are green ({100 * green / max(len(measured), 1):.1f} %)."
-    )
+    counted = [(model, opset) for model in models for opset in opsets if (model, opset) not in EXCLUSIONS]
+    shown = [text for cell in counted if (text := _shown(starts, *cell)) != "-"]
+    green = sum(not text.startswith("**") for text in shown)
+    return f"{green} of {len(shown)} cells {words} are green ({100 * green / max(len(shown), 1):.1f} %)."
 
 
 def _sentences(rows: Sequence[Row]) -> list[str]:
@@ -284,9 +317,7 @@ def _sentences(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         grouped.setdefault((row["model"], row["start"], str(row["reason"])), []).append(row["opset"])
     return [
-        f"- **{model}, {start}, opset {', '.join(map(str, opsets))}**: {reason[: coverage.LONGEST_REASON]}".replace(
-            "<", "&lt;"
-        )
+        f"- **{model}, {start}, opset {', '.join(map(str, opsets))}**: {reason}".replace("<", "&lt;")
         for (model, start, reason), opsets in grouped.items()
     ] or ["Nothing."]
 

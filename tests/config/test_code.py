@@ -74,3 +74,19 @@ def test_a_user_s_file_is_the_same_in_another_folder(tmp_path: Path) -> None:
     assert len(digests) == 1
     (tmp_path / "here/layers.py").write_text("width = 5\n")
     assert user_code_digest(f"{tmp_path}/here/net.py:build").sha256 not in digests
+
+
+def test_the_packages_around_a_file_count(tmp_path: Path) -> None:
+    """Importing the file runs them first, whether it says so or not."""
+    place = tmp_path / "shop" / "networks"
+    place.mkdir(parents=True)
+    (place / "net.py").write_text("def build():\n    return 5\n")
+    (place / "__init__.py").write_text("")
+    around = tmp_path / "shop" / "__init__.py"
+    digests = set()
+    for text in ("", "width = 5\n"):
+        around.write_text(text)
+        found = user_code_digest(f"{place}/net.py:build")
+        assert {around, place / "__init__.py"} <= set(found.files)
+        digests.add(found.sha256)
+    assert len(digests) == 2

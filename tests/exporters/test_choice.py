@@ -97,7 +97,7 @@ def test_an_operator_that_only_dynamo_has(make):
         "TorchScript cannot write aten::adaptive_avg_pool2d at opset 17: Unsupported: ONNX export of operator "
         "adaptive_avg_pool2d, output size that are not factor of input size"
     )
-    assert reason.next_step == "Type export.exporter=dynamo export.opset=18"
+    assert reason.next_step == "Type export.exporter=dynamo export.opset=17"
     made = make(networks.Pooling(), inputs, opset=11)
     first, second = made.attempts.attempts
     assert (first.exporter, first.outcome) == ("torchscript", "failed")

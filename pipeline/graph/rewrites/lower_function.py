@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: A value of the definition up to this size that is known becomes a constant: sizes, masks, frequencies.
 LARGEST_KNOWN: Final = 64 * 1024
+#: What stands in the definition of another and is spelt out with it.
+_NESTED: Final = ("NegativeLogLikelihoodLoss",)
 #: Since this opset Pad takes axes.
 _PAD_AXES: Final = 18
 
@@ -71,7 +73,7 @@ def _check(node: ir.Node, context: Context) -> Declined | None:
     if body is None:
         return Declined("the standard does not define it by others for these types")
     written = next((one.version for one in body.opset_import if one.domain in ("", "ai.onnx")), 0)
-    for inner in body.node:
+    for inner in [one for one in body.node if one.op_type not in _NESTED]:
         if inner.domain not in ("", "ai.onnx") or any(
             a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in inner.attribute
         ):
@@ -132,6 +134,9 @@ def _made(
     if inner.op_type == "Constant":
         return (context.tensor(_constant(attributes), inner.output[0]),)
     inputs = [values[name] for name in inner.input]
+    if inner.op_type in _NESTED:
+        nested = ir.Node("", inner.op_type, inputs, list(attributes.values()), num_outputs=len(inner.output))
+        return tuple(value for value in _inline(nested, context) if value is not None)
     if inner.op_type == "Pad" and len(inputs) > 3 and context.opset < _PAD_AXES:
         inputs = [inputs[0], whole_amounts(inputs, context), inputs[2]]
     made = context.op(inner.op_type, inputs, outputs=len(inner.output), **attributes)

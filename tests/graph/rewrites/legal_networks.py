@@ -14,6 +14,8 @@ from pipeline.graph.bare import BareModel
 from pipeline.samples.spec import parse_inputs
 from pipeline.sources.live import calibrate, make_live
 from pipeline.sources.network import Network
+from tests.graph.rewrites.lower_networks import DYNAMO, Exported, Of
+from tests.graph.rewrites.lower_networks import exported as as_written
 from tests.graph.test_real_networks import exported
 
 
@@ -129,6 +131,12 @@ def own(kind: Callable[[], nn.Module], shape: tuple[int, ...], opset: int) -> Ba
     return exported(network, shape, opset)
 
 
+def plain(network: nn.Module, shape: tuple[int, ...], opset: int) -> BareModel:
+    """With torch's own initial weights."""
+    torch.manual_seed(0)
+    return exported(network, shape, opset)
+
+
 def of_torchvision(name: str, size: int, opset: int) -> BareModel:
     """One of torchvision's networks on a small image."""
     more = {"init_weights": False} if name == "inception_v3" else {}
@@ -150,4 +158,53 @@ NETWORKS: dict[str, Callable[[], BareModel]] = {
     "audio": lambda: own(Audio, (1, 1, 2000), 11),
     "pyramid": lambda: own(Pyramid, (1, 3, 32, 32), 11),
     "rotary": lambda: own(Rotary, (1, 10, 32), 17),
+    "channels last": lambda: own(
+        lambda: Of(lambda x, mix: mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.Linear(3, 8)),
+        (1, 3, 8, 8),
+        11,
+    ),
+    "limits": lambda: plain(
+        Of(lambda x: (x.clamp(-1, 1), x.clamp(min=0), torch.min(torch.relu(x * 9), torch.tensor(6.0)))),
+        (2, 3),
+        13,
+    ),
+    "colours": lambda: plain(
+        Of(lambda x: x.index_select(1, torch.tensor([0, 1])) + x[:, 1:2]), (1, 3, 8, 8), 13
+    ),
+    "cropped": lambda: plain(
+        nn.Sequential(nn.ZeroPad2d((-1, -1, 2, 0)), nn.Conv2d(3, 4, 1)), (1, 3, 8, 8), 13
+    ),
+    "scaled": lambda: plain(
+        Of(lambda x, c: c(F.interpolate(x, scale_factor=2, mode="bilinear")), nn.Conv2d(3, 2, 3)),
+        (1, 3, 8, 8),
+        11,
+    ),
+    "exact": lambda: as_written(
+        Exported(lambda: nn.Upsample(scale_factor=2, mode="nearest-exact"), ((1, 3, 4, 4),), DYNAMO, 18, "")
+    )[0],
+    "same size": lambda: as_written(
+        Exported(lambda: nn.Upsample(size=(8, 8), mode="bilinear"), ((1, 3, 8, 8),), DYNAMO, 18, "")
+    )[0],
+    "volume": lambda: plain(
+        nn.Sequential(nn.Conv3d(1, 2, 1), nn.ReLU(), nn.MaxPool3d(2)), (1, 1, 4, 4, 4), 13
+    ),
+    "same padding": lambda: plain(
+        nn.Sequential(nn.Conv2d(3, 4, 4, padding="same"), nn.ReLU(), nn.Conv2d(4, 2, 1)), (1, 3, 8, 8), 13
+    ),
+    "uneven": lambda: plain(Of(lambda x: torch.cat(x.split([1, 3, 4], 1)[::-1], 1)), (2, 8, 4, 4), 13),
+    "large mean": lambda: plain(
+        nn.Sequential(nn.Conv2d(1, 2, 1), nn.AdaptiveAvgPool2d(1)), (1, 1, 112, 112), 13
+    ),
+    "gelu": lambda: plain(nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Sigmoid()), (2, 8), 13),
+    "any batch": lambda: exported(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), (2, 8), 13, dynamic=True),
+    "double": lambda: plain(Of(lambda x: torch.sigmoid(x.double() * 0.5).float()), (2, 3), 13),
+    "large kernel": lambda: plain(
+        nn.Sequential(nn.Conv2d(3, 8, 11, 4, 2), nn.Conv2d(8, 2, 9)), (1, 3, 64, 64), 11
+    ),
+    "grown": lambda: plain(
+        nn.Sequential(nn.ConvTranspose2d(4, 4, 2, 2), nn.ConvTranspose2d(4, 2, 3)), (1, 4, 5, 5), 11
+    ),
+    "products": lambda: plain(Of(lambda x: torch.einsum("bid,bjd->bij", x, x * 2)), (2, 3, 4), 13),
+    # What onnxsim does itself is left to the rules with simplify=none.
+    "as exported": lambda: plain(nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 4, 3)), (1, 3, 8, 8), 11),
 }

@@ -29,11 +29,22 @@ MAKERS: tuple[Callable[[Random], Case], ...] = (
 
 def sample(seed: int, maker: Callable[[Random], Case] | None = None) -> Sample:
     """The graph of a seed."""
-    r = np.random.default_rng(seed)
+    return draw(np.random.default_rng(seed), maker)
+
+
+def draw(
+    r: Random,
+    maker: Callable[[Random], Case] | None = None,
+    *,
+    opset: int | None = None,
+    target: int | None = None,
+) -> Sample:
+    """A graph of a maker, or of any; None for its opset and where it should go are drawn too."""
     case = (maker or MAKERS[int(r.integers(len(MAKERS)))])(r)
-    opset = int(r.integers(case.opsets[0], case.opsets[1] + 1))
+    opset = opset or int(r.integers(case.opsets[0], case.opsets[1] + 1))
     # Half of them go the whole way, the others stop somewhere.
-    target = OLDEST if r.random() < 0.5 else int(r.integers(OLDEST, min(opset, case.below)))
+    drawn = OLDEST if r.random() < 0.5 else int(r.integers(OLDEST, min(opset, case.below)))
+    target = drawn if target is None else target
     branch, around = r.random() < 0.15 and not case.before, r.random() < 0.3 and not case.before
     how = r.random()
     if how < 0.1 and case.operator not in FLOAT32_ALONE and not case.before:

@@ -110,7 +110,17 @@ def test_rewritten(rule: Rule):
             assert error < 1e-6
 
 
-@pytest.mark.parametrize("name", [name for name, pair in PAIRS.items() if pair.declined])
+@pytest.mark.parametrize("name", [name for name, pair in PAIRS.items() if pair.declined and not pair.reason])
+def test_left_alone(name: str):
+    rule = RULES[name]
+    model = model_of(PAIRS[name].declined, rule.from_opset)
+    _, rewriting = lower(model, rule.from_opset - 1)
+    assert name not in rewriting.counts
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, pair in PAIRS.items() if pair.reason and RULES[name].rewrite_graph is None]
+)
 def test_declined(name: str):
     rule, pair = RULES[name], PAIRS[name]
     model = model_of(pair.declined, rule.from_opset)
@@ -121,6 +131,15 @@ def test_declined(name: str):
     assert pair.reason in blocker.reason
     assert (blocker.scope, blocker.line) == ("net.layer", "net.py:7")
     assert caught.value.reason.next_step == f"Type export.opset={rule.from_opset}"
+
+
+@pytest.mark.parametrize("name", [name for name, pair in PAIRS.items() if pair.reason and RULES[name].rewrite_graph is not None])
+def test_declined_for_the_whole_graph(name: str):
+    """Such a rule is applied on the way down; whether it can be depends on the opset that is asked for."""
+    with pytest.raises(LoweringFailed) as caught:
+        lower(model_of(PAIRS[name].declined, RULES[name].from_opset), 9)
+    [blocker] = caught.value.blockers
+    assert (blocker.rule, PAIRS[name].reason in blocker.reason) == (name, True)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=lambda rule: rule.name)
