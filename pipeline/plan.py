@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pipeline import locations
 from pipeline.config.canonical import asked_opset, canonical_request
@@ -39,7 +39,10 @@ from pipeline.sources.onnx_file import facts_of, specs_of_file, with_file_settin
 from pipeline.sources.onnx_file_stages import AdoptStage, FileReferenceStage, OnnxFileStage
 from pipeline.sources.stages import SourceStage
 from pipeline.stage import Stage, Storable
-from pipeline.targets.planning import TargetPlan, plan_target
+from pipeline.targets.config import TargetConfig
+
+if TYPE_CHECKING:
+    from pipeline.targets.planning import TargetPlan
 
 #: Where the graph key stands in the finished file's metadata.
 GRAPH_KEY: Final = "pipeline.graph_key"
@@ -155,8 +158,16 @@ def _named(config: Config) -> _Named:
         specs = specs.renamed(export.input_names)
         parameter_names = tuple(export.input_names[len(leaves) :])
     model = replace(config.model, outputs=export.output_names or config.model.outputs)
-    target = plan_target(config.target, config.parity, specs, opset=opset, ir_version=export.ir_version)
+    target = _target(config, specs, opset)
     return _Named(replace(config, model=model), identity, specs, parameter_names, opset, target)
+
+
+def _target(config: Config, specs: InputSpecs, opset: int) -> TargetPlan | None:
+    if config.target == TargetConfig():
+        return None  # and nothing of that room is imported
+    from pipeline.targets.planning import plan_target
+
+    return plan_target(config.target, config.parity, specs, opset=opset, ir_version=config.export.ir_version)
 
 
 def _shaped_by_target(named: _Named) -> dict[str, Any]:
@@ -208,7 +219,12 @@ def _stages(named: _Named, graph_key: str) -> tuple[tuple[Stage, ...], dict[str,
         target, simplifies = named.target, config.simplify.kind != "none"
         stages.append(
             LegaliseStage(
-                target.rules, config.private_apis, simplifies, named.parameter_names, target.cost, target.asked
+                target.rules,
+                config.private_apis,
+                simplifies,
+                named.parameter_names,
+                target.cost,
+                target.asked,
             )
         )
     if config.check.kind == "none":

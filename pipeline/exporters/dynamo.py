@@ -2,12 +2,11 @@
 
 The exporter gives its program back, whose initializers are views of the network's tensors, so no
 complete file is ever made. All of it is public but for short cuts through torch and onnxscript, which
-have files of their own (`compiler_import`, `torchlib`, `onnxscript_matcher`).
+have files of their own (`compiler_import`, `composite_operators`, `torchlib`, `onnxscript_matcher`).
 """
 
 from __future__ import annotations
 
-import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from pipeline.errors import InternalError, StageFailed
 from pipeline.exporters.boundary import rename
 from pipeline.exporters.compiler_import import import_compiler
+from pipeline.exporters.composite_operators import composite_operators_once
 from pipeline.exporters.flat import FlatNetwork
 from pipeline.exporters.holding import Exported
 from pipeline.exporters.onnxscript_matcher import first_node_first
@@ -74,10 +74,6 @@ def export(
     load_meta_kernels()
     if private_apis:
         import_compiler()
-        if _holds_itself_nowhere(network.module):
-            # Modules that have just been imported stay: the collection that lets go of what this export
-            # leaves takes 0.3 s less without them.
-            gc.freeze()
     with _short_ways() if private_apis else nullcontext():
         program = torch.onnx.export(
             FlatNetwork(network, outputs),
@@ -114,12 +110,12 @@ def export(
 
 @contextmanager
 def _short_ways() -> Iterator[None]:
-    with domains_at_once(), first_node_first():
+    with composite_operators_once(), domains_at_once(), first_node_first():
         yield
 
 
-def _holds_itself_nowhere(module: torch.nn.Module) -> bool:
-    """Whether letting go of the network is enough: true of torch's own modules, a user's may be cyclic."""
+def holds_itself_nowhere(module: torch.nn.Module) -> bool:
+    """Whether a network is gone when it is let go of: so are torch's own modules, a user's may be cyclic."""
     classes = {type(inner).__module__.partition(".")[0] for inner in module.modules()}
     return classes <= {"torch", "torchvision"}
 

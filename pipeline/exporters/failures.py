@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from textwrap import shorten
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,8 @@ OTHER_CODE: Final = "Change the line so that it can be exported, for example wit
 #: Beginnings of what torch.export says when Python code depends on a tensor's value.
 _DATA_DEPENDENT: Final = ("Could not guard on data-dependent", "Could not extract specialized integer",
                           "Data-dependent branching", "Dynamic control flow is not supported")  # fmt: skip
+#: Characters of torch's own words in a sentence: a guard over ninety unknown sizes has two thousand.
+LONGEST_SENTENCE: Final = 240
 _AXIS_FIXED: Final = ("Constraints violated", "tracing inferred a static shape", "You marked")
 _NO_FUNCTION: Final = re.compile(r"No ONNX function found for <OpOverload\(op='(?P<op>[\w.]+)'")
 _UNSUPPORTED: Final = re.compile(r"Exporting the operator '(?P<op>[\w:]+)'")
@@ -177,7 +180,7 @@ def _next_step(first: int | None, asked: str, opset: int) -> str | None:
 def _first_sentence(text: str) -> str:
     """The first line without what torch adds for its own developers."""
     line = (text.strip().splitlines() or [""])[0]
-    return _NOISE.sub("", line).strip().rstrip(".")
+    return shorten(_NOISE.sub("", line).strip().rstrip("."), LONGEST_SENTENCE, placeholder=" ...")
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

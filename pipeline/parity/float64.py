@@ -264,7 +264,7 @@ def _conv2d(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """torch computes on one thread meanwhile.
+    """Compute on one thread meanwhile.
 
     In float64 torch takes the channels of a depthwise convolution one by one; waking another thread for
     each costs several times what is computed (mobilenet_v2's 0.04 s of processor time became 0.33).

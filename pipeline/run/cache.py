@@ -95,6 +95,9 @@ class Cache:
             if file["blob"]:
                 source = self._hold(source, self._held)
             if file_sha256(source) != file["sha256"]:
+                if file["blob"] and self.writes:  # else it would pass for what is there already
+                    with contextlib.suppress(OSError):
+                        self._blob(file["sha256"]).unlink()
                 raise DamagedEntryError(f"{source.name} of {entry.stage} is not what it was")
             target = folder / file["path"]
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -72,7 +72,7 @@ class PointResult:
 
     Attributes:
         cpu_s: processor seconds a point, each the difference of a long and a short sweep.
-        stages_s: seconds a point of the stages that did not come from the cache.
+        stages_s: seconds a point of the stages that differ from point to point.
     """
 
     case: OneMorePoint
@@ -162,14 +162,15 @@ class Bench:
         return result
 
     def _sweep(self, case: OneMorePoint, cache: Path, *, points: int) -> tuple[Cost, float]:
-        """A sweep over new values; its cost, and the seconds a point of stages that really ran."""
+        """A sweep over new values; its cost, and the seconds a point of the stages that differ."""
         folder = self._folder()
         numbers = [FIRST_NEW_VALUE + next(self._numbers) for _ in range(points)]
         values = ",".join(case.value.format(number) for number in numbers)
         places = (f"out={folder / 'out'}", f"cache.dir={cache}")
         command = [*self._pipeline, *case.arguments, f"{case.key}={values}", *places]
         cost = measure([command], cwd=REPOSITORY, environment=self._environment)
-        stages_s = sum(_seconds_by_stage(folder, only_made=True).values()) / points
+        seconds = _seconds_by_stage(folder)
+        stages_s = sum(seconds.get(name, 0.0) for name in case.stages) / points
         shutil.rmtree(folder)
         return cost, stages_s
 
@@ -205,13 +206,11 @@ def _size_of_models(folder: Path) -> float | None:
     return sum(path.stat().st_size for path in models[0].parent.glob("model.onnx*")) / MIB
 
 
-def _seconds_by_stage(folder: Path, *, only_made: bool = False) -> dict[str, float]:
-    """What the run records below `folder` say, added up over the runs; `only_made`: without cache hits."""
+def _seconds_by_stage(folder: Path) -> dict[str, float]:
+    """What the run records below `folder` say, added up over the runs."""
     seconds: dict[str, float] = {}
     for record in sorted(folder.rglob("run.json")):
         for stage in json.loads(record.read_text()).get("stages", ()):
-            if only_made and stage.get("cache") == "hit":
-                continue
             seconds[stage["name"]] = seconds.get(stage["name"], 0.0) + (stage.get("seconds") or 0.0)
     return seconds
 
@@ -311,8 +310,8 @@ def one_more_point_line(result: PointResult) -> str:
         return ""
     cpu_s, stages_s = statistics.median(result.cpu_s), statistics.median(result.stages_s)
     return (
-        f"{result.case.name}: {cpu_s:.2f} s of cpu a point, stages that ran {stages_s:.2f} s, "
-        f"besides them {result.besides_s:.2f} (goal <= {result.case.goal_s:.2f})"
+        f"{result.case.name}: {cpu_s:.2f} s of cpu a point, {' and '.join(result.case.stages)} {stages_s:.2f} s, "
+        f"besides {result.besides_s:.2f} (goal <= {result.case.goal_s:.2f})"
     )
 
 

@@ -62,6 +62,20 @@ def test_looking_at_the_request_needs_no_framework(tmp_path: Path, words: list[s
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_request_without_a_target_does_without_that_room(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pipeline.config.compose import compose; from pipeline.plan import build_plan\n"
+        "build_plan(compose(['model=mynet', *sys.argv[1:]]))\n"
+        "print('pipeline.targets.planning' in sys.modules)"
+    )
+    for words, wanted in (([], "False"), (["target=onnxruntime"], "True")):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *words],
+            cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        assert done.stdout.strip() == wanted
+
+
 def test_completion_needs_no_framework(tmp_path: Path) -> None:
     line = "python -m pipeline model=my"
     words = ["-sc", "query=bash"]

@@ -81,9 +81,9 @@ def wrong(draw: st.DrawFn) -> str:
 @st.composite
 def command_lines(draw: st.DrawFn) -> list[str]:
     words = [*draw(st.sampled_from(MODELS))]
-    some = draw(st.lists(right(), max_size=4, unique_by=lambda text: text.partition("=")[0]))
+    some = draw(st.lists(right(), max_size=5, unique_by=lambda text: text.partition("=")[0]))
     words += some
-    if draw(st.integers(0, 9)) < 4:
+    if draw(st.integers(0, 9)) < 3:
         words += draw(st.lists(wrong(), min_size=1, max_size=2))
     if draw(st.integers(0, 9)) == 0:
         del words[draw(st.integers(0, len(words) - 1))]
@@ -144,11 +144,13 @@ def test_every_command_line_ends_in_a_plan_or_a_sentence(
 
     @seed(20)
     @settings(
-        max_examples=count, deadline=None, database=None, derandomize=False, report_multiple_bugs=False,
+        max_examples=4 * count, deadline=None, database=None, derandomize=False, report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(command_lines())
     def one(words: list[str]) -> None:
+        if len(seen) == count or tuple(words) in seen:  # hypothesis draws many twice
+            return
         seen.add(tuple(words))
         begun = time.perf_counter()
         code, sentence = outcome_of(words)
@@ -160,8 +162,8 @@ def test_every_command_line_ends_in_a_plan_or_a_sentence(
 
     one()
     total = sum(ends.values())
-    print(f"\n{total} command lines, {len(seen)} of them different, longest {longest[0]:.1f} s: {dict(ends)}")
-    assert total >= count
+    print(f"\n{total} different command lines, longest {longest[0]:.1f} s: {dict(ends)}")
+    assert total == count
     assert ends["plan"] >= 0.3 * total
     assert longest[0] < LONGEST_S
     assert {path.name for path in tmp_path.iterdir()} <= {"net.py", "user-cache"}, "nothing was made"

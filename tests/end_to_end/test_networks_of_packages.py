@@ -8,7 +8,6 @@ import pytest
 
 from tests.benchmarks import small_transformers
 from tests.end_to_end.conftest import run_command
-from tests.end_to_end.test_runs import table_of
 
 #: Network -> what names it, and the backends that run it at opset 11.
 NETWORKS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

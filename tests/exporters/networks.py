@@ -152,9 +152,13 @@ class Dynamic(nn.Module):
 
 
 class Halting(nn.Module):
+    def __init__(self, message="no tracing here"):
+        super().__init__()
+        self.message = message
+
     def forward(self, x):
         if torch.jit.is_tracing() or torch.compiler.is_exporting():
-            raise ValueError("no tracing here")
+            raise ValueError(self.message)
         return x * 2
 
 

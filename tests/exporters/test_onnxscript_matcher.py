@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import onnx_ir as ir
@@ -11,7 +14,7 @@ from onnxscript.optimizer import optimize_ir
 from onnxscript.rewriter import _matcher
 from onnxscript.rewriter._rewrite_rule import RewriteRule
 
-from pipeline.exporters.onnxscript_matcher import _cannot_fit, first_node_first
+from pipeline.exporters.onnxscript_matcher import _operator, first_node_first
 
 GRAPH = """
 <ir_version: 10, opset_import: ["": 18]>
@@ -63,6 +66,27 @@ def test_only_nodes_that_may_fit_are_searched_for(monkeypatch: pytest.MonkeyPatc
     assert tried == ["Relu"]
 
 
+def test_so_does_one_with_one_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    def target(op: Any, x: Any) -> Any:
+        return op.Neg(op.Relu(x))
+
+    tried: list[str] = []
+    real = _matcher.SimplePatternMatcher._match_single_output_node
+
+    def note(self: Any, model: Any, graph: Any, node: Any, **more: Any) -> Any:
+        tried.append(node.op_type)
+        return real(self, model, graph, node, **more)
+
+    monkeypatch.setattr(_matcher.SimplePatternMatcher, "_match_single_output_node", note)
+    long = matched(RewriteRule(target, target))
+    assert tried == ["Relu", "Sigmoid", "Neg", "Abs"]
+    tried.clear()
+    with first_node_first():
+        short = matched(RewriteRule(target, target))
+    assert long == short == [False, False, True, False]
+    assert tried == ["Neg"]
+
+
 class Encoder(torch.nn.Module):
     """Attention with its own projections, LayerNorm and GELU: what the fusion rules look for."""
 
@@ -111,14 +135,27 @@ def test_it_is_put_back_when_the_export_fails() -> None:
     assert vars(_matcher.SimplePatternMatcher)["match"] is before
 
 
+@pytest.mark.parametrize("short", [True, False])
+def test_a_rule_forgets_the_graph_that_it_looked_at(short: bool) -> None:
+    rule = two_outputs()
+    model = ir.from_onnx_text(GRAPH)
+    gone = weakref.ref(model.graph)
+    with first_node_first() if short else nullcontext():
+        assert rule.match(model, model.graph, model.graph[0])
+    del model
+    gc.collect()
+    assert (gone() is None) == short  # onnxscript itself keeps it: once it does not, all of this may go
+    with first_node_first():
+        assert matched(rule) == [True, False, False, False]
+
+
 def test_an_onnxscript_that_is_built_otherwise_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(_matcher, "SimplePatternMatcher")
     with first_node_first() as taken:
         assert not taken
 
 
-def test_a_pattern_of_another_kind_goes_the_long_way() -> None:
-    class Odd:
-        pattern = type("P", (), {"has_single_output_node": False, "output_nodes": [object()]})()
-
-    assert not _cannot_fit(Odd(), ir.from_onnx_text(GRAPH).graph[0])
+@pytest.mark.parametrize("outputs", [None, (), (object(),)])
+def test_a_pattern_of_another_kind_goes_the_long_way(outputs: object) -> None:
+    odd = type("Odd", (), {"pattern": type("P", (), {"output_nodes": outputs})()})()
+    assert _operator(odd)("Relu")

@@ -144,3 +144,31 @@ def test_the_classic_experiment_composes():
     assert config.export.input_names == ("actual_input_1", *(f"learned_{i}" for i in range(16)))
     assert config.export.output_names == ("output1",)
     assert config.export.verbose
+
+
+class Cyclic(torch.nn.Module):
+    """A user's module that holds itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(4, 2)
+        self.itself = (self,)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.head(x)
+        return found
+
+
+@pytest.mark.parametrize("module", [torch.nn.Sequential(torch.nn.Linear(4, 2)), Cyclic()])
+@pytest.mark.parametrize("imported", [True, False])
+def test_only_what_can_be_let_go_of_is_kept_out_of_collections(tmp_path, monkeypatch, module, imported):
+    frozen = []
+    monkeypatch.setattr("pipeline.exporters.stages.gc.freeze", lambda: frozen.append(1))
+    monkeypatch.setattr("pipeline.exporters.compiler_import.import_compiler", lambda: imported)
+    workspace, _ = ready(tmp_path, module, {"x": {"shape": [1, 4]}})
+    one = stage(opset=18, exporter="dynamo")
+    one._import_modules(workspace)
+    assert bool(frozen) == (imported and not isinstance(module, Cyclic))
+    replace(one, private_apis=False)._import_modules(workspace)
+    replace(one, config=replace(one.config, exporter="torchscript"))._import_modules(workspace)
+    assert len(frozen) <= 1

@@ -141,6 +141,31 @@ def test_a_convolution_unfolds_no_more_than_a_piece(monkeypatch: pytest.MonkeyPa
     assert {shape[2] for shape in seen} == {3}
 
 
+def test_depthwise_convolutions_wake_no_other_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch takes their channels one by one: 0.3 s of mobilenet_v2 went into waking threads for each."""
+    seen: list[tuple[int, int]] = []
+    real = torch.conv2d
+
+    def conv2d(*args: Any, **kwargs: Any) -> torch.Tensor:
+        seen.append((args[6], torch.get_num_threads()))
+        return real(*args, **kwargs)
+
+    module = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 3, groups=2))
+    wanted = copy.deepcopy(module).double()(torch.ones(1, 4, 9, 9, dtype=torch.float64))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with torch.no_grad(), InFloat64():
+            monkeypatch.setattr(torch, "conv2d", conv2d)
+            found = float64._conv2d(torch.ones(1, 4, 9, 9), module[0].weight, module[0].bias, groups=4)
+            found = float64._conv2d(found, module[1].weight, module[1].bias, 1, 0, 1, 2)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [(4, 1), (2, 2)]
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+
+
 def test_a_table_is_not_converted_for_a_few_rows_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     converted: list[int] = []
     wide = float64._wide

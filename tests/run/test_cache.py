@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -47,6 +47,68 @@ def test_equal_large_files_are_kept_once(tmp_path: Path) -> None:
     cache.store(KEY, {"big": Text(BIG)}, PASSED)
     cache.store(OTHER, {"big": Text(BIG)}, PASSED)
     assert len(list((cache.root / "blobs").glob("*/*"))) == 1
+
+
+class Stream(Text):
+    """A value whose large file is given piece by piece; counts how often."""
+
+    large_file = "large.bin"
+
+    def __init__(self, text: str, large: bytes) -> None:
+        super().__init__(text)
+        self.large, self.given = large, 0
+
+    def pieces(self) -> Iterator[bytes]:
+        self.given += 1
+        yield self.large[:7]
+        yield self.large[7:]
+
+    def store_rest(self, folder: Path) -> None:
+        super().store(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Stream:
+        return cls(Text.load(folder).text, (folder / cls.large_file).read_bytes())
+
+
+def test_a_large_file_that_is_there_is_not_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Cache(tmp_path / "cache")
+    first, second = Stream("a", BIG.encode()), Stream("b", BIG.encode())
+    cache.store(KEY, {"stream": first}, PASSED)
+    synced: list[str] = []
+    monkeypatch.setattr(cache_module, "sync_file", lambda path: synced.append(path.name))
+    cache.store(OTHER, {"stream": second}, PASSED)
+    assert (first.given, second.given) == (2, 1)  # a digest, and once more to be written
+    assert "large.bin" not in synced
+    assert len(list((cache.root / "blobs").glob("*/*"))) == 1
+    for key, text in ((KEY, "a"), (OTHER, "b")):
+        back = cache.load(entry_of(cache, key), "stream", Stream, tmp_path / text)
+        assert (back.text, back.large) == (text, BIG.encode())
+
+
+@pytest.mark.parametrize("size", [0, 5, BLOB_BYTES - 1, BLOB_BYTES])
+def test_a_stream_of_any_size(tmp_path: Path, size: int) -> None:
+    cache = Cache(tmp_path / "cache")
+    cache.store(KEY, {"stream": Stream("a", b"z" * size)}, PASSED)
+    assert len(list((cache.root / "blobs").glob("*/*"))) == (size >= BLOB_BYTES)
+    entry = entry_of(cache)
+    assert cache.check(entry) is None
+    assert cache.load(entry, "stream", Stream, tmp_path / "s").large == b"z" * size
+
+
+def test_a_damaged_large_file_is_written_again(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    for _ in range(2):
+        cache.store(KEY, {"stream": Stream("a", BIG.encode())}, PASSED)
+        (blob,) = (cache.root / "blobs").glob("*/*")
+        assert cache.load(entry_of(cache), "stream", Stream, tmp_path / "s").large == BIG.encode()
+        cache.let_go()
+        flip(blob)
+        with pytest.raises(DamagedEntryError):
+            cache.load(entry_of(cache), "stream", Stream, tmp_path / "s")
+        cache.remove(KEY.key)
 
 
 def flip(path: Path) -> None:

@@ -14,10 +14,12 @@ import pytest
 
 from pipeline.errors import Refused
 from pipeline.events import Event, RunFinished, StageFinished, StageStarted
+from pipeline.run.directory import RunDirectory
 from pipeline.run.point import RunOptions
 from pipeline.run.points import run_points
 from pipeline.run.schemas import problems_of
 from pipeline.run.verify import verify_directory
+from pipeline.run.workers import Workers
 from pipeline.stage import Verdict, Workspace
 from tests.run.conftest import Step, Text, abort, eat, hang, make_plan, refuse, stages
 
@@ -49,6 +51,30 @@ def test_a_point_leaves_a_whole_directory(options: RunOptions) -> None:
         "write",
     ]
     assert left_over(options) == []
+
+
+def test_the_only_worker_gives_its_memory_back_while_the_parent_publishes(
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to wait for its pipe to be closed: 0.1 s more after everything was done."""
+    ended: list[bool] = []
+    started: list[Workers] = []
+    start, publish = Workers.start, RunDirectory.publish
+
+    def remembered(workers: Workers) -> None:
+        start(workers)
+        started.append(workers)
+
+    def looked(place: RunDirectory, folder: Path) -> None:
+        found = os.waitid(os.P_PID, started[0]._child, os.WEXITED | os.WNOWAIT)
+        ended.append(found is not None and found.si_status == 0)
+        publish(place, folder)
+
+    monkeypatch.setattr(Workers, "start", remembered)
+    monkeypatch.setattr(RunDirectory, "publish", looked)
+    (done,) = run_points([make_plan()], [options], lambda index, event: None)[0]
+    assert done is not None and done.exit_code == 0
+    assert ended == [True]
 
 
 def test_the_second_run_verifies_and_returns_the_first(options: RunOptions) -> None:

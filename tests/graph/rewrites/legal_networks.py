@@ -159,7 +159,9 @@ NETWORKS: dict[str, Callable[[], BareModel]] = {
     "pyramid": lambda: own(Pyramid, (1, 3, 32, 32), 11),
     "rotary": lambda: own(Rotary, (1, 10, 32), 17),
     "channels last": lambda: own(
-        lambda: Of(lambda x, mix: mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.Linear(3, 8)),
+        lambda: Of(
+            lambda x, mix: mix(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.Linear(3, 8, bias=False)
+        ),
         (1, 3, 8, 8),
         11,
     ),
@@ -174,14 +176,6 @@ NETWORKS: dict[str, Callable[[], BareModel]] = {
     "cropped": lambda: plain(
         nn.Sequential(nn.ZeroPad2d((-1, -1, 2, 0)), nn.Conv2d(3, 4, 1)), (1, 3, 8, 8), 13
     ),
-    "scaled": lambda: plain(
-        Of(lambda x, c: c(F.interpolate(x, scale_factor=2, mode="bilinear")), nn.Conv2d(3, 2, 3)),
-        (1, 3, 8, 8),
-        11,
-    ),
-    "exact": lambda: as_written(
-        Exported(lambda: nn.Upsample(scale_factor=2, mode="nearest-exact"), ((1, 3, 4, 4),), DYNAMO, 18, "")
-    )[0],
     "same size": lambda: as_written(
         Exported(lambda: nn.Upsample(size=(8, 8), mode="bilinear"), ((1, 3, 8, 8),), DYNAMO, 18, "")
     )[0],
@@ -189,7 +183,9 @@ NETWORKS: dict[str, Callable[[], BareModel]] = {
         nn.Sequential(nn.Conv3d(1, 2, 1), nn.ReLU(), nn.MaxPool3d(2)), (1, 1, 4, 4, 4), 13
     ),
     "same padding": lambda: plain(
-        nn.Sequential(nn.Conv2d(3, 4, 4, padding="same"), nn.ReLU(), nn.Conv2d(4, 2, 1)), (1, 3, 8, 8), 13
+        nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), nn.Conv2d(3, 4, 2), nn.ReLU(), nn.Conv2d(4, 2, 1)),
+        (1, 3, 8, 8),
+        13,
     ),
     "uneven": lambda: plain(Of(lambda x: torch.cat(x.split([1, 3, 4], 1)[::-1], 1)), (2, 8, 4, 4), 13),
     "large mean": lambda: plain(

@@ -266,17 +266,7 @@ NETWORKS: dict[str, Exported] = {
         "gather_elements scatter_coordinates scatter_elements scatter_extremes scatter_sums",
     ),
     "pools": Exported(
-        lambda: Of(
-            lambda x: (
-                F.max_pool2d(x, 3, 2, ceil_mode=True),
-                F.avg_pool2d(x, 3, 2, 1, ceil_mode=True),
-                F.max_pool2d(x, 2, 2, 1, ceil_mode=True),
-            )
-        ),
-        ((1, 3, 8, 8),),
-        DYNAMO,
-        23,
-        "pool_to_the_end",
+        lambda: nn.MaxPool2d(3, 2, ceil_mode=True), ((1, 3, 8, 8),), SCRIPT, 17, "pool_to_the_end"
     ),
     "windows beside": Exported(
         lambda: nn.MaxPool2d(2, 3, 1, ceil_mode=True), ((1, 3, 8, 8),), DYNAMO, 23, "pool_beside"

@@ -133,6 +133,16 @@ def test_held_weights_are_found_by_name_after_lowering():
     assert list(made.held) == ["fc1.weight", "fc2.weight"]
 
 
+def test_what_needs_no_type_is_lowered_behind_a_custom_operator():
+    text = (
+        "g (float[2,3] x) => (float[2,1] y) <int64[1] a={1}> { f = com.example.Odd(x) y = ReduceMean(f, a) }"
+    )
+    model = bare(text, opset=18, imports=', "com.example" : 3')
+    lowered, rewriting = lower(model, 17)
+    assert rewriting.counts == {"reduction_axes": 1}
+    assert operators_of(lowered) == ["Odd", "ReduceMean"]
+
+
 def test_a_custom_operator_stays_and_is_named_where_it_hides_a_shape():
     imports = ', "com.example" : 3'
     text = "g (float[2,3] x) => (float[2,3] y) { a = com.example.Odd(x) y = Softmax<axis=1>(a) }"

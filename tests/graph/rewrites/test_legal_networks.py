@@ -53,8 +53,6 @@ NEEDS: dict[str, list[str]] = {
     "limits": ["clip_from_zero clip_to_relu", "min_of_relu_to_clip"],
     "colours": ["image_gather_to_slice"],
     "cropped": ["negative_pad_to_slice"],
-    "scaled": ["resize_pytorch_half_pixel"],
-    "exact": ["resize_nearest_asymmetric"],
     "same size": ["resize_to_same_size"],
     "volume": ["unary_to_rank_4"],
     "same padding": ["uneven_conv_pads_apart"],
@@ -74,6 +72,8 @@ WITHOUT = {
     "lp_normalization_to_div": "torch writes its norms as reductions and divisions",
     "many_to_pairs": "torch.maximum takes two operands",
     "mean_to_add": "torch writes a mean of a list as Concat and ReduceMean",
+    "resize_pytorch_half_pixel": "torch writes half_pixel",
+    "resize_nearest_asymmetric": "torch writes nearest by asymmetric and floor, or as a gather",
     "sum_to_add": "torch writes a sum of a list as pairs",
 }
 PROMISES = {rule.name: rule.promise for rule in rules_of("legalise")}

@@ -133,7 +133,9 @@ def test_declined(name: str):
     assert caught.value.reason.next_step == f"Type export.opset={rule.from_opset}"
 
 
-@pytest.mark.parametrize("name", [name for name, pair in PAIRS.items() if pair.reason and RULES[name].rewrite_graph is not None])
+@pytest.mark.parametrize(
+    "name", [name for name, pair in PAIRS.items() if pair.reason and RULES[name].rewrite_graph is not None]
+)
 def test_declined_for_the_whole_graph(name: str):
     """Such a rule is applied on the way down; whether it can be depends on the opset that is asked for."""
     with pytest.raises(LoweringFailed) as caught:
