@@ -96,8 +96,8 @@ def target(name: str, config_dir: Path | None, overrides: Sequence[str]) -> tupl
     folders = [] if config_dir is None else [config_dir]
     config = compose([f"target={name}", "model=mynet", *overrides], config_dirs=folders).target
     if config.name == "none":
-        raise Refused("PL-600", f"the file of {name} names no target", where=f"target/{name}.yaml", found="no key name",
-                      expected=f"name: {name}", next_step=f"Write name: {name} into it")  # fmt: skip
+        raise Refused("PL-600", "target.name=none is no target", where="target.name", found="none",
+                      expected=name, next_step="Take the key away")  # fmt: skip
     return load_profile(config.profile or config.name, config.limits), config.options
 
 

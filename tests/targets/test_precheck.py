@@ -234,7 +234,7 @@ def test_one_damaged_file_leaves_the_others_listed(
         .startswith("broken: PL-601: target.limits: a profile has no key opsett")
     )
     assert "target.limits has a value of the wrong type" in rows["listed"]
-    assert "the file of nameless names no target" in rows["nameless"]
+    assert "Horizon / D-Robotics RDK X3" in rows["nameless"]
     assert "PL-104: target/astray.yaml: there is no target/nosuch.yaml" in rows["astray"]
     assert "Horizon / D-Robotics RDK X3" in rows["mychip"]
     assert main(["targets", "--json", "--config-dir", str(tmp_path)]) == 0
