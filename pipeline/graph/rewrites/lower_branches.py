@@ -23,7 +23,9 @@ def _hide_sizes(context: Context) -> None:
     for graph, index in list(_misjudged(context)):
         value = graph.outputs[index]
         shape = ir.Node("", "Shape", [value], name=context.unique(f"{value.name}_Shape"))
-        again = ir.Node("", "Reshape", [value, shape.outputs[0]], name=context.unique(f"{value.name}_Reshape"))
+        again = ir.Node(
+            "", "Reshape", [value, shape.outputs[0]], name=context.unique(f"{value.name}_Reshape")
+        )
         for node in (shape, again):
             node.outputs[0].name = context.unique(f"{node.name}_output")
         rank = len(value.shape or ())

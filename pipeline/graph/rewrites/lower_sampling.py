@@ -238,7 +238,9 @@ def _affine(node: ir.Node, context: Context) -> Sequence[ir.Value]:
 def _check_boxes(node: ir.Node, context: Context) -> Declined | None:
     if context.attribute(node, "coordinate_transformation_mode", "half_pixel") == "output_half_pixel":
         return None
-    return Declined("its boxes are half a pixel off (half_pixel), and older opsets enlarge those below one pixel")
+    return Declined(
+        "its boxes are half a pixel off (half_pixel), and older opsets enlarge those below one pixel"
+    )
 
 
 def _boxes(node: ir.Node, context: Context) -> Sequence[ir.Value]:

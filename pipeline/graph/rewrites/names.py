@@ -37,6 +37,7 @@ LOWERING: Final[dict[str, tuple[str, ...]]] = {
         "quantize",),
     "lower_sequences": ("sequence_element", "sequence_joined",),
     "lower_branches": ("branch_sizes",),
+    "lower_recurrent": ("recurrent_layout",),
     "lower_function": ("attention", "rotary_embedding", "center_crop_pad", "losses",),
 }  # fmt: skip
 #: Family module of legalisation rules -> the names of its rules (its `RULES`, in their order).

@@ -181,8 +181,8 @@ class OpenedModel:
         for table in (self._scopes, self._lines):
             found = (self._origin(table, one) for one in near if one is not None)
             origin = next((one for one in found if one is not None), None)
-            for name in (node.name, *_names(node)) if origin is not None else ():
-                if name:
+            for name in (node.name, *_names(node)):
+                if name and origin is not None:
                     table.setdefault(name, origin)
 
     def _drop(self, node: ir.Node) -> None:

@@ -193,6 +193,10 @@ PAIRS: dict[str, Pair] = {
         "float[2,3] x, float[n] s => uint8[2,3] y || y = QuantizeLinear(x, s)",
         "its sizes are not known",
     ),
+    "recurrent_layout": Pair(
+        "float[2,3,1] x => float[2,3,1,2] y, float[2,1,2] h | float[1,2,1] w={0.5,-0.3}, float[1,2,2] r={0.1,0.2,-0.4,0.3} | y, h = RNN<hidden_size=2,layout=1>(x, w, r)",
+        "float[3,2,1] x => float[3,1,2,2] y | float[1,2,1] w={0.5,-0.3}, float[1,2,2] r={0.1,0.2,-0.4,0.3} | y = RNN<hidden_size=2>(x, w, r)",
+    ),
     # sequences
     "sequence_element": Pair(
         "float[7] x => float[2] y | int64[3] s={2,2,3}, int64 p={1} | l = SplitToSequence(x, s) y = SequenceAt(l, p)",

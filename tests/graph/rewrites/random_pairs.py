@@ -158,6 +158,16 @@ def regions(r: Random) -> Case:
                 opsets=(16, NEWEST))  # fmt: skip
 
 
+def recurrent(r: Random) -> Case:
+    """With the batch first, which ONNX Runtime does not run: what onnx.reference computes is the measure."""
+    batch, length, depth, hidden = (int(one) for one in r.integers(2, 5, 4))
+    operator, gates = pick(r, ("RNN", 1), ("GRU", 3), ("LSTM", 4))
+    given = {"x": floats(r, batch, length, depth)}
+    known = {"w": floats(r, 1, gates * hidden, depth) / 3, "r": floats(r, 1, gates * hidden, hidden) / 3}
+    return Case(operator, ["x", *known], given, known, {"hidden_size": hidden, "layout": 1},
+                outputs=2, opsets=(14, NEWEST), below=14)  # fmt: skip
+
+
 def dropout(r: Random) -> Case:
     known = {"ratio": np.array(0.4, np.float32)} if r.random() < 0.5 else {}
     return Case("Dropout", ["x", *known], {"x": floats(r, *sizes(r))}, known, opsets=(12, NEWEST))
@@ -166,5 +176,5 @@ def dropout(r: Random) -> Case:
 MAKERS = (
     brain_floats, constants, window, element, joined, older_groups, resize_axes,
     resize_symmetric, affine_grid, counted_from_the_end, small_extremes, dynamic_quantize, rotary,
-    center_crop, loss, dropout, regions,
+    center_crop, loss, dropout, regions, recurrent,
 )  # fmt: skip

@@ -52,6 +52,7 @@ RANDOM = {
     "clip": "clip_integers clip_limits",
     "constants": "constant_numbers",
     "dropout": "dropout_inference",
+    "recurrent": "recurrent_layout",
     "slicing": "slice_backwards slice_ranges",
     "top_k": "top_k_smallest top_k_count",
     "softmax": "softmax_axis",
@@ -105,6 +106,7 @@ WITHOUT_NETWORK = {
     "windows": "torch folds windows into constants",
     "dynamic_quantize": "torch exports no dynamically quantized network",
     "sequence_joined": "torch joins lists by Concat",
+    "recurrent_layout": "torch transposes around a layer with the batch first",
     "center_crop_pad": "torch crops by Slice and Pad",
     "branch_sizes": "networks with If are those of test_lower_branches and of docs/reach.md",
 }
