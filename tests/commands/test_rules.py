@@ -27,8 +27,8 @@ def test_words_narrow_the_list(capsys):
     assert capsys.readouterr().out == (
         "einsum  (lower, from opset 12 to 11, float noise)\n"
         "    Einsum becomes products of matrices\n"
-        "    takes Einsum; makes Identity, MatMul, ReduceSum, Reshape, Squeeze, Transpose, Unsqueeze\n"
-        "    needs no repeated index in an operand; the sizes of indices that share an axis of a matrix\n"
+        "    takes Einsum; makes Gather, Identity, MatMul, ReduceSum, Reshape, Squeeze, Transpose, Unsqueeze\n"
+        "    needs the sizes of indices that share an axis of a matrix, or of which a diagonal is taken\n"
         "    off with export.rules.einsum=false\n"
         "1 rule\n"
     )
