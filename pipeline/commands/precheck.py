@@ -88,6 +88,7 @@ def target(name: str, config_dir: Path | None, overrides: Sequence[str]) -> tupl
         # Composing would give the same: the pipeline's own targets are their profiles.
         return load_profile(name), {}
     from pipeline.config.compose import compose
+    from pipeline.graph.rewrites.names import check_rules
 
     for word in overrides:
         if not word.lstrip("+~").startswith("target."):
@@ -98,6 +99,7 @@ def target(name: str, config_dir: Path | None, overrides: Sequence[str]) -> tupl
     if config.name == "none":
         raise Refused("PL-600", "target.name=none is no target", where="target.name", found="none",
                       expected=name, next_step="Take the key away")  # fmt: skip
+    check_rules(config.rules, key="target.rules", kind="legalise")
     return load_profile(config.profile or config.name, config.limits), config.options
 
 

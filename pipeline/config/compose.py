@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from hydra.version import VersionBase
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import YAMLError, safe_load
 
 from pipeline.config import edits, messages, overrides, schema
 from pipeline.config.arguments import Arguments, parse_arguments
@@ -141,6 +141,18 @@ def _point(
     _find_profile(tree, folders)
     config = build_with(resolve(tree, base.hydra), messages.origin(folders, base.choices))
     return Point(index, _texts(point), config, choices=base.choices, tree=tree)
+
+
+def _complete_target(target: Any, choice: str, folders: ConfigFolders) -> None:
+    """A target file of the user's that states no name or profile, but what it lies over: its own count."""
+    own = [path for path in folders.files("target", choice) if not path.is_relative_to(CONF_DIR)]
+    if not own or not isinstance(target, dict):
+        return
+    stated, beside = safe_load(own[0].read_bytes()) or {}, own[0].parent / "profiles" / own[0].name
+    if "name" not in stated:
+        target["name"] = own[0].stem
+    if "profile" not in stated and beside.is_file():
+        target["profile"] = str(beside)
 
 
 def _find_profile(tree: dict[str, Any], folders: ConfigFolders) -> None:
@@ -315,9 +327,7 @@ def _compose(folders: ConfigFolders, wanted: tuple[str, ...]) -> Base:
     for group, option in choices.items():
         if group in schema.GROUPS and option is not None:
             overrides.check_option(group, option, folders)
-    target, choice = plain.get("target"), (choices.get("target") or "none").rpartition("/")[2]
-    if isinstance(target, dict) and target.get("name", "none") == "none":
-        target["name"] = choice  # a file of the user's that states none
+    _complete_target(plain.get("target"), choices.get("target") or "none", folders)
     return Base(plain, hydra, choices)
 
 

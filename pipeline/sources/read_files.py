@@ -11,11 +11,12 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import source_from_cache
 from pathlib import Path
 from typing import Any, Final
 
-#: Code counts by its digest.
-_CODE: Final = (".py", ".pyc", ".so")
+#: A library counts by the version of its package; nothing of the user's is expected to be built.
+_BUILT: Final = ".so"
 #: Of the system and of installed packages: upgrading them changes versions, which count.
 _SYSTEM: Final = ("/dev", "/etc", "/lib", "/proc", "/run", "/sys", "/usr")
 _OURS: Final = Path(__file__).resolve().parents[1]
@@ -57,12 +58,21 @@ def files_opened() -> Iterator[set[str]]:
 
 
 def unseen(opened: Iterable[str], declared: Iterable[Path]) -> list[Path]:
-    """Those of the files that are data, the user's, and named by no key; sorted."""
+    """Those of the files that are the user's and named by no key, compiled code by its source; sorted."""
     known = {path.resolve() for path in declared}
-    paths = {Path(text) for text in opened if Path(text).suffix not in _CODE}
+    paths = {_source(Path(text)) for text in opened if Path(text).suffix != _BUILT}
     return sorted(
         path for path in paths if not _is_kept(path) and path.is_file() and path.resolve() not in known
     )
+
+
+def _source(path: Path) -> Path:
+    if path.suffix != ".pyc":
+        return path
+    try:
+        return Path(source_from_cache(str(path)))
+    except ValueError:  # no file of Python's own cache
+        return path
 
 
 def _is_kept(path: Path) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.config.canonical import names_file
-from pipeline.config.code import parse_callable
+from pipeline.config.code import parse_callable, user_code_digest
 from pipeline.errors import InternalError
 from pipeline.events import Finding
 from pipeline.samples.spec import InputSpecs
@@ -110,6 +110,9 @@ class SourceStage:
         declared = [path_of(text) for text in self.specs.files()]
         if self.model.weights is not None and names_file(self.model.weights):
             declared.append(Path(self.model.weights).expanduser())
+        for key, text in (("model.factory", self.model.factory), ("model.prepare", self.model.prepare)):
+            if opened and text is not None:
+                declared += user_code_digest(text, key).files
         found = unseen(opened, declared)
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""

@@ -167,7 +167,9 @@ def _resolved(
                           found=str(parent), expected="a name", next_step="Write extends: NAME")  # fmt: skip
         if _is_path(parent) and not Path(parent).is_absolute() and not parent.startswith("pkg://"):
             parent = str(path.parent / parent)
-        above = find(parent, folders)
+        beside = path.parent / f"{parent}.yaml"
+        # A file may lie over one of ours of its own name.
+        above = find(parent, folders) if _is_path(parent) or beside == path or not beside.is_file() else beside
         base, further = _resolved(above, folders, (*seen, path.resolve()), layers)
         extends = (above.stem, *further)
     table = data.pop("operators_from", None)

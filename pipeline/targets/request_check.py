@@ -82,7 +82,7 @@ def _input(profile: Profile, leaf: TensorSpec) -> None:
         raise Refused(
             "PL-606", f"{profile.name} takes fixed shapes only", where=f"{key}.dynamic",
             found=f"axis {axis} is dynamic ({leaf.dynamic[axis].name})", expected="no dynamic axes",
-            next_step=f"Take {key}.dynamic away",
+            next_step=f"Type {key}.dynamic={{}}",
         )  # fmt: skip
     if profile.input_rank is not None and len(leaf.shape) != profile.input_rank:
         raise Refused(

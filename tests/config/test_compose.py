@@ -236,3 +236,16 @@ def test_a_target_of_the_users_has_the_name_of_its_file_and_the_profile_beside_i
         compose(["model=mynet", "target=mychip", "target.name=none"], config_dirs=[tmp_path]).target.name
         == "none"
     )
+
+
+def test_a_target_file_that_lies_over_ours_is_itself(tmp_path: Path) -> None:
+    profiles = tmp_path / "target" / "profiles"
+    profiles.mkdir(parents=True)
+    (tmp_path / "target" / "likex3.yaml").write_text(
+        "defaults: [horizon_x3, _self_]\nlimits: {title: Mine}\n"
+    )
+    target = compose(["model=mynet", "target=likex3"], config_dirs=[tmp_path]).target
+    assert (target.name, target.profile) == ("likex3", "horizon_x3")
+    (profiles / "likex3.yaml").write_text("title: My chip\ncitation: mine\n")
+    target = compose(["model=mynet", "target=likex3"], config_dirs=[tmp_path]).target
+    assert (target.name, target.profile) == ("likex3", str(profiles / "likex3.yaml"))

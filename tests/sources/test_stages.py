@@ -164,6 +164,35 @@ def test_a_file_that_a_factory_reads_by_itself_is_said(tmp_path: Path, private_a
     assert all("a change of it is not noticed" in event.message for event in told)
 
 
+@pytest.mark.parametrize(
+    "load",
+    [
+        "exec((here / 'helper.py').read_text(), globals())",
+        "import runpy; globals().update(runpy.run_path(str(here / 'helper.py')))",
+        """import importlib.util as u
+s = u.spec_from_file_location('h', here / 'helper.py')
+m = u.module_from_spec(s)
+s.loader.exec_module(m)
+WIDTH = m.WIDTH""",
+    ],
+)
+def test_code_that_is_run_without_an_import_is_said(tmp_path: Path, load: str) -> None:
+    (tmp_path / "net.py").write_text(
+        f"from pathlib import Path\nfrom torch import nn\nhere = Path(__file__).parent\n{load}\n\n"
+        "def build():\n    return nn.Conv2d(3, WIDTH, 1)\n"
+    )
+    (tmp_path / "helper.py").write_text("WIDTH = 4\n")
+    model = ModelConfig(
+        source="factory", name="net", factory=f"{tmp_path}/net.py:build",
+        inputs={"x": {"shape": [1, 3, 8, 8]}},
+    )  # fmt: skip
+    for _ in range(2):  # the second time from Python's own cache of compiled code
+        desk = Desk(tmp_path)
+        stage(model).run(desk)
+        told = [event.data["files"] for event in desk.events if isinstance(event, Finding)]
+        assert told == [[str(tmp_path / "helper.py")]]
+
+
 def test_files_that_keys_see_are_not_said(tmp_path: Path) -> None:
     import numpy as np
     import torch

@@ -186,6 +186,7 @@ def test_a_users_own_vendor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (("{model}", "--target", "tvm", "target.limitss.opset=3"), "PL-101", "limits"),
         (("{model}", "--target", "mychip", "--config-dir", "/nowhere"), "PL-108", "/nowhere"),
         (("{model}", "--target", "tvm", "target.name=none"), "PL-600", "target.name=none is no target"),
+        (("{model}", "--target", "tvm", "target.rules.foo=false"), "PL-103", "target.rules.foo"),
     ],
 )
 def test_bad_calls_are_one_sentence_and_exit_with_2(

@@ -188,6 +188,13 @@ def test_an_unknown_chip_gets_near_names() -> None:
     assert refusal("nowhere/mine.yaml").reason.code == "PL-600"
 
 
+def test_extends_a_file_beside_it_by_name_or_one_of_ours_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "horizon_x3.yaml").write_text("extends: horizon_x3\ntitle: Mine\n")
+    (tmp_path / "other.yaml").write_text("extends: horizon_x3\n")
+    found = load_profile(str(tmp_path / "other.yaml"))
+    assert (found.title, found.extends) == ("Mine", ("horizon_x3", "horizon_x3"))
+
+
 def test_a_profile_that_extends_itself(tmp_path: Path) -> None:
     own = write(tmp_path, "own.yaml", "extends: own.yaml\n")
     reason = refusal(str(own)).reason
@@ -317,7 +324,7 @@ def asked(profile: Profile | str, **given: Any) -> Refused | None:
         ("horizon_x3", {"opset": 9}, "PL-605", "export.opset", "export.opset=10"),
         ("horizon_x3", {"ir_version": 8}, "PL-605", "export.ir_version", "export.ir_version=7"),
         ("horizon_x3", {"precision": "float16"}, "PL-607", "target.precision", "target.precision=float32"),
-        ("horizon_x3", {"inputs": inputs(dynamic={0: "batch"})}, "PL-606", "model.inputs.x.dynamic", "away"),
+        ("horizon_x3", {"inputs": inputs(dynamic={0: "batch"})}, "PL-606", "model.inputs.x.dynamic", "dynamic={}"),
         ("horizon_x3", {"inputs": parse_inputs({"x": {"shape": [2, 3, 8, 8]}})}, "PL-605", "model.inputs.x.shape", "Change"),
         ("horizon_x3", {"inputs": parse_inputs({"x": {"shape": [1, 3, 8]}})}, "PL-605", "model.inputs.x.shape", "Change"),
         ("horizon_x3", {"inputs": parse_inputs({"x": {"shape": [1, 3, 8, 8], "dtype": "float64"}})}, "PL-605", "dtype", "Change"),
