@@ -169,7 +169,9 @@ def _resolved(
             parent = str(path.parent / parent)
         beside = path.parent / f"{parent}.yaml"
         # A file may lie over one of ours of its own name.
-        above = find(parent, folders) if _is_path(parent) or beside == path or not beside.is_file() else beside
+        above = (
+            find(parent, folders) if _is_path(parent) or beside == path or not beside.is_file() else beside
+        )
         base, further = _resolved(above, folders, (*seen, path.resolve()), layers)
         extends = (above.stem, *further)
     table = data.pop("operators_from", None)
