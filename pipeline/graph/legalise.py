@@ -2,7 +2,8 @@
 
 Rules of the whole graph come first (a frozen batch lets sizes be folded), then those that only
 approximate (never wanted unless asked for), then the rest round by round, those that pay on a target with
-two places (`rewrites.weighing`). The simplifier runs again afterwards; where it would undo a rule, its result is rewritten again or left.
+two places (`rewrites.weighing`). The simplifier runs again afterwards; where it would undo a rule, its
+result is rewritten again or left.
 """
 
 from __future__ import annotations

@@ -32,7 +32,8 @@ class PlacementCost:
     #: time: work left to the CPU, passages from one to the other, nodes on the CPU, and those that are there
     #: unless only the compiler knows better. Among equals the smaller graph.
     counted: ClassVar[tuple[str, ...]] = (
-        "findings that end the run", "nodes of which it is not known whether they run", "multiply-accumulates off the accelerator", "passages between accelerator and CPU",
+        "findings that end the run", "nodes of which it is not known whether they run",
+        "multiply-accumulates off the accelerator", "passages between accelerator and CPU",
         "nodes on the CPU", "nodes of unknown place", "nodes",
     )  # fmt: skip
     code: ClassVar[tuple[str, ...]] = ("pipeline.targets.placement_cost", "pipeline.targets.judge")
