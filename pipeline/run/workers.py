@@ -30,6 +30,7 @@ from typing import Any, Final
 from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, InternalError, Reason, StageFailed
 from pipeline.events import Emit, Event, LogLine, StageStarted, decode, encode
 from pipeline.run import records
+from pipeline.run.heap import keep_freed_memory
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions, WorkResult
 from pipeline.run.runner import SCRATCH, Shared
@@ -359,6 +360,8 @@ def _serve_points(
 ) -> None:
     """Make points one after the other, in a process group of our own (Ctrl-C is the parent's)."""
     os.setpgid(0, 0)
+    if any(option.private_apis for option in options):
+        keep_freed_memory()
     shared = Shared()
     while line := stream.readline():
         order = json.loads(line)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Final
 
+from pipeline.sources.data_sets import without_data_sets
+
 _STANDS_IN: Final = ("torch._dynamo", "torch._dynamo.utils")
 
 
@@ -27,7 +29,7 @@ def import_torchvision(*, private_apis: bool) -> Any:
     if private_apis and "torchvision" not in sys.modules and not _already_loaded():
         import torch  # noqa: F401 - all of it, before anything of it is stood in for
 
-        with _without_dynamo():
+        with _without_dynamo(), without_data_sets():
             import torchvision.models
     import torchvision.models
 

@@ -249,11 +249,13 @@ def _set_unit_variance(module: Any, output: torch.Tensor) -> torch.Tensor:
 def _statistics(values: torch.Tensor, channel: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of each channel; of the whole layer where a channel has too few values."""
     rows = values.detach().double().movedim(channel, 0).flatten(1)
-    if rows.shape[1] >= FEWEST_VALUES:
-        variance, mean = torch.var_mean(rows, dim=1, correction=0)
-    else:
-        variance, mean = (one.expand(rows.shape[0]) for one in torch.var_mean(rows, correction=0))
-    return mean, variance.clamp(min=SMALLEST_VARIANCE)
+    channels = rows.shape[0]
+    if rows.shape[1] < FEWEST_VALUES:
+        rows = rows.reshape(1, -1)
+    # Twice over the values: torch.var_mean goes once, and takes longer.
+    mean = rows.mean(dim=1)
+    variance = (rows - mean[:, None]).square_().mean(dim=1).clamp(min=SMALLEST_VARIANCE)
+    return mean.expand(channels), variance.expand(channels)
 
 
 def _rounded(values: torch.Tensor) -> torch.Tensor:

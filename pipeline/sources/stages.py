@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -133,18 +133,24 @@ class SourceStage:
 
 def _import_modules(model: ModelConfig, private_apis: bool) -> None:
     """Import what takes long, and keep it out of later garbage collections (0.15 s of processor time each)."""
-    # Code of the user's may want torch as it is: only torchvision's own networks do with less.
-    if private_apis and model.source == "torchvision" and model.prepare is None:
-        from pipeline.sources.meta_kernels import import_torch_without_meta_kernels
+    torchvision = model.source == "torchvision"
+    with ExitStack() as stack:
+        # Code of the user's may want torch as it is: only torchvision's own networks do with less.
+        if private_apis and torchvision and model.prepare is None:
+            from pipeline.sources.cuda_bindings import without_cuda_bindings
+            from pipeline.sources.meta_kernels import import_torch_without_meta_kernels
+            from pipeline.sources.module_lookup import frames_name_their_module
 
-        import_torch_without_meta_kernels()
-    import pipeline.sources.load  # noqa: F401
+            stack.enter_context(frames_name_their_module())
+            stack.enter_context(without_cuda_bindings())
+            import_torch_without_meta_kernels()
+        import pipeline.sources.load  # noqa: F401
 
-    if private_apis:
-        if model.source == "torchvision":
+        if private_apis and torchvision:
             from pipeline.sources.imports import import_torchvision
 
             import_torchvision(private_apis=True)
+    if private_apis:
         gc.freeze()
 
 
