@@ -23,6 +23,7 @@ from typing import Any, Final
 import torch
 
 from pipeline.sources.meta_kernels import load_meta_kernels
+from pipeline.sources.module_lookup import frames_name_their_module
 
 #: Versions that this was tried with.
 _KNOWN: Final = ("2.14.",)
@@ -53,6 +54,7 @@ def import_compiler() -> bool:
         stack.callback(vars(graphs).pop, _GRAPH, None)
         stack.enter_context(_silent(_SPEAKS_OF_TRITON))
         stack.enter_context(_instead(stand_ins))
+        stack.enter_context(frames_name_their_module())
         _forget()
         load_meta_kernels()
         for name in (_COMPILER, *_LATER):

@@ -77,6 +77,8 @@ class FileSession:
         options.log_severity_level = LOG_SEVERITY
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Its arena grows in powers of two: weights would take up to twice their size there.
+        options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         source: str | bytes = str(path)
         if mode == "as written":
             options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

@@ -1,11 +1,11 @@
-"""Memory that a network's activations leave behind is kept for the next ones.
+"""While a network computes, memory that its activations leave behind is kept for the next ones.
 
 By default the C library gives it back to the system as soon as it is free and asks for it again at the
-next layer: a fault for each 4 KiB, a tenth of the time that a small network takes here. In a worker, a
-process that ends with its work, freed memory stays in the process up to a bound. Large arrays (weights)
-are mapped one by one and given back at once as before.
+next layer: a fault for each 4 KiB, a tenth of the time that a small network takes here. In a worker, freed
+memory stays in the process up to a bound until the network is let go; then what is free is given back,
+and what is asked for from then on goes back when it is free (ONNX Runtime keeps its own).
 
-`mallopt` is a public function of glibc; on other C libraries nothing is changed.
+`mallopt` and `malloc_trim` are public functions of glibc; on other C libraries nothing is changed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,37 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-#: Numbers of the options in glibc's malloc.h.
+#: Numbers of the options in glibc's malloc.h, and what they are without us (its adaptive values cannot be
+#: had again once an option was set).
 M_TRIM_THRESHOLD: Final = -1
 M_MMAP_THRESHOLD: Final = -3
+DEFAULT_BYTES: Final = 128 * 1024
 #: Larger arrays are mapped apart: as large as glibc lets it grow by itself (DEFAULT_MMAP_THRESHOLD_MAX).
 MAPPED_APART_BYTES: Final = 32 * 1024 * 1024
 #: So much of what is free at the heap's end stays.
 KEPT_BYTES: Final = 256 * 1024 * 1024
 
+_kept = False
+
 
 def keep_freed_memory() -> bool:
     """Change it for this process; whether the C library did."""
+    global _kept  # noqa: PLW0603 - the C library's state is the process' own, too
+    _kept = _set(MAPPED_APART_BYTES, KEPT_BYTES)
+    return _kept
+
+
+def give_freed_memory_back() -> None:
+    """Undo it and give the system what is free now; nothing where nothing is kept."""
+    global _kept  # noqa: PLW0603
+    if _kept:
+        _kept = False
+        _set(DEFAULT_BYTES, DEFAULT_BYTES)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _set(mapped_apart: int, kept: int) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    return bool(mallopt(M_MMAP_THRESHOLD, MAPPED_APART_BYTES) and mallopt(M_TRIM_THRESHOLD, KEPT_BYTES))
+    return mallopt is not None and bool(
+        mallopt(M_MMAP_THRESHOLD, mapped_apart) and mallopt(M_TRIM_THRESHOLD, kept)
+    )

@@ -20,6 +20,7 @@ from typing import Any, Final
 from pipeline.errors import EXIT_FAILED, InternalError, PipelineError, Reason
 from pipeline.events import CacheUse, Emit, Event, Finding, LogLine, StageFinished, StageStarted
 from pipeline.run.cache import Cache, CacheEntry, DamagedEntryError
+from pipeline.run.heap import give_freed_memory_back
 from pipeline.run.plan import Plan
 from pipeline.stage import Stage, Storable, Verdict
 
@@ -331,6 +332,7 @@ def _let_go(plan: Plan, position: int, workspace: RunWorkspace) -> None:
     # exporter's compiler loaded, a collection takes 0.3 s.
     if any(getattr(plan.maker(name), "cyclic", False) for name in gone):
         gc.collect()
+        give_freed_memory_back()
 
 
 def _may_go_on(verdict: Verdict, plan: Plan) -> bool:

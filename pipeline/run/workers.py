@@ -360,8 +360,6 @@ def _serve_points(
 ) -> None:
     """Make points one after the other, in a process group of our own (Ctrl-C is the parent's)."""
     os.setpgid(0, 0)
-    if any(option.private_apis for option in options):
-        keep_freed_memory()
     shared = Shared()
     while line := stream.readline():
         order = json.loads(line)
@@ -386,6 +384,8 @@ def _one_point(plan: Plan, folder: Path, options: RunOptions, shared: Shared, ev
     def emit(event: Event) -> None:
         _send_line(events, encode(event))
 
+    if options.private_apis:
+        keep_freed_memory()
     with _captured(folder / records.LOG):
         try:
             return work_in(plan, folder, options, emit, shared, _mark)
