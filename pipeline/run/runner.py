@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from pipeline.errors import EXIT_FAILED, InternalError, PipelineError, Reason
 from pipeline.events import CacheUse, Emit, Event, Finding, LogLine, StageFinished, StageStarted
+from pipeline.heap import give_freed_memory_back
 from pipeline.run.cache import Cache, CacheEntry, DamagedEntryError
-from pipeline.run.heap import give_freed_memory_back
 from pipeline.run.plan import Plan
 from pipeline.stage import Stage, Storable, Verdict
 

@@ -30,7 +30,6 @@ from typing import Any, Final
 from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, InternalError, Reason, StageFailed
 from pipeline.events import Emit, Event, LogLine, StageStarted, decode, encode
 from pipeline.run import records
-from pipeline.run.heap import keep_freed_memory
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions, WorkResult
 from pipeline.run.runner import SCRATCH, Shared
@@ -384,8 +383,6 @@ def _one_point(plan: Plan, folder: Path, options: RunOptions, shared: Shared, ev
     def emit(event: Event) -> None:
         _send_line(events, encode(event))
 
-    if options.private_apis:
-        keep_freed_memory()
     with _captured(folder / records.LOG):
         try:
             return work_in(plan, folder, options, emit, shared, _mark)

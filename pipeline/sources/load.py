@@ -15,6 +15,7 @@ import torch
 from pipeline.config.canonical import names_file
 from pipeline.errors import Refused
 from pipeline.events import Emit, Event, Finding
+from pipeline.heap import keep_freed_memory
 from pipeline.locations import is_packaged
 from pipeline.samples.spec import InputSpecs
 from pipeline.sources.config import ModelConfig
@@ -91,6 +92,8 @@ def _make(
         from pipeline.sources.checkpoint import load_weights
 
         load_weights(module, config.weights, trust_pickle=config.trust_pickle, emit=emit)
+    if private_apis:
+        keep_freed_memory()  # not earlier: what becomes of weights must go back as soon as it is free
     training = frozenset(name for name, inner in module.named_modules() if inner.training)
     network = Network(module.eval(), specs, config.outputs, training_modules=training)
     if live:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run import heap
+from pipeline import heap
 
 #: Fills 64 MiB in pieces as large as a layer's activations, frees them, and says what is still resident.
 MEASURE = """
 import ctypes
-from pipeline.run.heap import give_freed_memory_back, keep_freed_memory
+from pipeline.heap import give_freed_memory_back, keep_freed_memory
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 libc.malloc.argtypes = [ctypes.c_size_t]
@@ -87,8 +87,8 @@ def test_a_c_library_without_mallopt_is_left_alone(monkeypatch: pytest.MonkeyPat
 def test_only_a_worker_that_may_keeps_it(private: str, expected: str, tmp_path: Path) -> None:
     asked = tmp_path / "asked"
     wrapper = (
-        "import sys\nimport pipeline.run.heap as heap\nimport pipeline.run.workers as workers\n"
-        f"workers.keep_freed_memory = lambda: open({str(asked)!r}, 'w').close()\n"
+        "import sys\nimport pipeline.heap as heap\n"
+        f"heap.keep_freed_memory = lambda: open({str(asked)!r}, 'w').close()\n"
         "from pipeline.__main__ import main\nsys.exit(main(sys.argv[1:]))\n"
     )
     done = subprocess.run(

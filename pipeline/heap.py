@@ -1,9 +1,10 @@
 """While a network computes, memory that its activations leave behind is kept for the next ones.
 
 By default the C library gives it back to the system as soon as it is free and asks for it again at the
-next layer: a fault for each 4 KiB, a tenth of the time that a small network takes here. In a worker, freed
-memory stays in the process up to a bound until the network is let go; then what is free is given back,
-and what is asked for from then on goes back when it is free (ONNX Runtime keeps its own).
+next layer: a fault for each 4 KiB, a tenth of the time that a small network takes here. From the moment
+when a network is built until it is let go, freed memory stays in a worker's process, up to a bound. Then
+what is free is given back, and so is again what becomes free later. Weights come before and after: where
+copies of them take each other's place (a simplifier's transposed ones), kept memory was the double.
 
 `mallopt` and `malloc_trim` are public functions of glibc; on other C libraries nothing is changed.
 """
