@@ -84,7 +84,7 @@ CODES: Final[dict[str, str]] = {
     "PL-312": "the exporter left another opset than was asked",
     "PL-313": "the exporter cannot follow the network's Python code",
     "PL-314": "a converter could not bring the graph to the asked opset",
-    "PL-315": "the exporter wrote branches that do not run",
+    "PL-315": "the exporter wrote a graph that does not run, or does not compute what the network does",
     "PL-320": "the network gives other outputs while it is exported",
     "PL-321": "the exporter gives other inputs or outputs than the network has",
     "PL-322": "the exporter fixed a dynamic axis",

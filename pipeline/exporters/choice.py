@@ -17,7 +17,7 @@ from pipeline.events import Emit, Finding, LogLine
 from pipeline.exporters.attempts import Attempt, Attempts
 from pipeline.exporters.boundary import Boundary
 from pipeline.exporters.capture import STAGE, captured
-from pipeline.exporters.conversion import lowered, raised, refuse_unrunnable
+from pipeline.exporters.conversion import TENDED_FROM, lowered, raised, refuse_unrunnable, refuse_wrong
 from pipeline.exporters.failures import OTHER_CODE, OWN_TRANSLATION, explained
 from pipeline.exporters.flat import leaves, prepared
 from pipeline.exporters.holding import Exported, Held, hold, opset_of
@@ -161,7 +161,7 @@ class _Job:
             producer_version=public_version("torch"),
         )
         if exporter == "torchscript" and self.config.exporter == "auto":
-            refuse_unrunnable(held.model, self.values)
+            self._refuse_bad(held.model, asked)
         if asked == self.opset:
             return held, Attempt(exporter, self.opset, "passed")
         if asked < self.opset:
@@ -173,6 +173,14 @@ class _Job:
         )  # fmt: skip
         attempt = Attempt(exporter, self.opset, "passed", converted_from=asked, rules=rewriting.counts)
         return replace(held, model=model), attempt
+
+    def _refuse_bad(self, model: BareModel, asked: int) -> None:
+        """What TorchScript is known to write badly, while another road is left."""
+        comparable = self.config.training == "eval" and not self.signature.value_dependent
+        if asked < TENDED_FROM and comparable:
+            refuse_wrong(model, self.values, self.network)
+        else:
+            refuse_unrunnable(model, self.values)
 
     def _ask(self, exporter: Exporter, opset: int, folder: Path) -> Exported:
         tensors = leaves(self.network, self.values)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Buffers up to this size in all are put back after a trace that wrote to them.
 KEPT_BUFFERS_BYTES: Final = 64 * 1024 * 1024
+#: Under which a flat network keeps what is its own: no name for an attribute.
+_OURS: Final = "the network, its leaves and its outputs"
 
 
 class FlatNetwork(torch.nn.Module):
@@ -34,25 +36,23 @@ class FlatNetwork(torch.nn.Module):
         self._modules = module._modules
         self._non_persistent_buffers_set = module._non_persistent_buffers_set
         self.training = module.training
-        # In a tuple, so that the module does not become a submodule of itself.
-        self.inner = (network,)
-        self.leaf_names = tuple(leaf.name for leaf in network.specs.leaves)
-        self.outputs = tuple(outputs)
+        # Every name that an attribute may have may be one of the network's modules or tensors.
+        vars(self)[_OURS] = network, tuple(leaf.name for leaf in network.specs.leaves), tuple(outputs)
 
     def forward(self, *leaves: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        network = self.inner[0]
-        values = dict(zip(self.leaf_names, leaves, strict=True))
+        network, leaf_names, outputs = vars(self)[_OURS]
+        values = dict(zip(leaf_names, leaves, strict=True))
         args, kwargs = network.specs.call_arguments(values, _as_it_is)
         found = network.flatten(network.module(*args, **kwargs))
-        if tuple(found) != self.outputs:
+        if tuple(found) != outputs:
             raise StageFailed(
                 "PL-320",
                 "the network gives other outputs while it is exported than when it runs",
                 found=listed(tuple(found)),
-                expected=listed(self.outputs),
+                expected=listed(outputs),
                 next_step="Make forward return the same whether it is traced or not",
             )
-        return tuple(found[name] for name in self.outputs)
+        return tuple(found[name] for name in outputs)
 
 
 def _as_it_is(value: Any) -> Any:

@@ -42,6 +42,8 @@ _CASTS: Final[dict[Any, Any]] = {
     torch.Tensor.half: torch.Tensor.double,
     torch.Tensor.bfloat16: torch.Tensor.double,
 }
+#: The attribute `dtype`.
+_DTYPE: Final = torch.Tensor.dtype.__get__
 #: Functions that only pick or arrange elements: exact in any dtype, so that a large table is not
 #: converted for a few rows of it, nor a weight for a transposed view.
 _EXACT: Final = frozenset(
@@ -175,6 +177,10 @@ class InFloat64(Watching):
         self.look_at(func, args)
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name == "__get__" and func == _DTYPE:
+            # Layers that compare it with their input's (LSTM, GRU) have to find what is computed with.
+            own = func(*args, **kwargs)
+            return _WIDER.get(own, own)
         if name == "__get__" or func in _EXACT:
             return func(*args, **kwargs)
         if func is torch.nn.functional.linear:

@@ -22,6 +22,20 @@ from tests.exporters.conftest import IMAGE, tensor
 VECTOR = {"x": tensor(1, 8)}
 
 
+class Sorted(torch.nn.Module):
+    def forward(self, x):
+        return torch.sort(x, dim=-1)[0]
+
+
+class Recurrent(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = torch.nn.LSTM(8, 8, batch_first=True)
+
+    def forward(self, x):
+        return self.inner(x)[0]
+
+
 def failure(make, module, inputs, **config) -> StageFailed:
     with pytest.raises(StageFailed) as caught:
         make(module, inputs, **config)
@@ -64,6 +78,49 @@ def test_below_18_dynamo_comes_second(make):
         ("dynamo", "passed"),
     ]
     assert made.worst() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("network", "opset", "found"),
+    [(Sorted, 9, "differs by"), (Sorted, 7, "differs by"), (Recurrent, 7, "ConstantFill")],
+)
+def test_what_torchscript_writes_wrongly_below_11_is_not_taken(make, network, opset, found):
+    """sort's order is lost at 7 to 9, LSTM at 7 becomes an operator that is none: dynamo's is lowered."""
+    made = make(network(), {"x": {"shape": [1, 4, 8]}}, opset=opset)
+    tried = [(attempt.exporter, attempt.outcome) for attempt in made.attempts.attempts]
+    assert tried[0] == ("torchscript", "failed")
+    assert tried[-1][1] == "passed"
+    assert made.attempts.attempts[0].reason.code == "PL-315"
+    assert found in made.attempts.attempts[0].reason.found
+    assert made.worst() < 1e-4
+
+
+@pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
+@pytest.mark.parametrize("name", ["inner", "outputs", "leaf_names", "network", "module"])
+def test_a_module_may_have_any_name(make, exporter, name):
+    """One called `inner` was taken for an attribute of ours: no exporter wrote such a network."""
+
+    class Named(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            setattr(self, name, torch.nn.Linear(8, 3))
+
+        def forward(self, x):
+            return getattr(self, name)(x)
+
+    made = make(
+        Named(), {"x": {"shape": [2, 8]}}, opset=18 if exporter == "dynamo" else 17, exporter=exporter
+    )
+    assert f"{name}.weight" in {tensor.origin for tensor in made.model.held.values()} | set(
+        made.model.held
+    ) | {tensor.name for tensor in made.graph.initializer}
+    assert made.worst() < 1e-5
+
+
+def test_what_torchscript_writes_below_11_is_taken_where_it_is_asked_for(make):
+    """It is the user's choice then: parity says what is wrong with it."""
+    made = make(Sorted(), {"x": {"shape": [1, 4, 8]}}, opset=9, exporter="torchscript")
+    assert made.worst() > 1e-2
 
 
 def test_a_converter_takes_torchscript_beyond_its_opsets(make):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StageFailed
-from pipeline.exporters.conversion import lowered, raised, refuse_unrunnable
+from pipeline.exporters.conversion import lowered, raised, refuse_unrunnable, refuse_wrong
+from pipeline.graph.session import array_value, held_value, run_bare
 from tests.graph.graphs import bare, perceptron, random
 
 BRANCHES = """
@@ -36,6 +37,38 @@ def test_branches_that_run_are_taken(size, side):
 
 def test_a_graph_without_branches_is_not_run():
     refuse_unrunnable(perceptron(), {"x": random(1, 1)})
+
+
+class Computes:
+    """A network that gives what it is told to."""
+
+    def __init__(self, outputs):
+        self.outputs = outputs
+
+    def run(self, values):
+        return self.outputs
+
+
+def outputs_of(model, values):
+    feeds = {name: array_value(value) for name, value in values.items()}
+    feeds.update({name: held_value(tensor) for name, tensor in model.held.items()})
+    return dict(zip(model.outputs, run_bare(model.proto, feeds), strict=True))
+
+
+@pytest.mark.parametrize(("factor", "wrong"), [(1.0, False), (1.005, False), (1.02, True), (-1.0, True)])
+def test_a_graph_that_computes_something_else_is_refused(factor, wrong):
+    model, values = perceptron(), {"x": random(2, 32)}
+    network = Computes({name: array * factor for name, array in outputs_of(model, values).items()})
+    if not wrong:
+        refuse_wrong(model, values, network)
+        return
+    with pytest.raises(StageFailed, match="does not compute what the network computes") as caught:
+        refuse_wrong(model, values, network)
+    assert caught.value.reason.code == "PL-315"
+
+
+def test_a_graph_whose_parameters_were_left_outside_is_left_to_parity():
+    refuse_wrong(perceptron(), {}, Computes({}))
 
 
 def test_down_and_up_again():

@@ -35,6 +35,21 @@ class Functions(nn.Module):
         return torch.cat([*parts.unbind(0)], 1).softmax(1).where(half.repeat(1, 2) > 0, 0.5)
 
 
+class Recurrent(nn.Module):
+    """Layers that compare the dtype of their input with that of their weights before they compute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.LSTM(8, 8, num_layers=2, bidirectional=True), nn.GRU(16, 8), nn.RNN(8, 8)]
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x, _ = layer(x)
+        return x
+
+
 CASES: dict[str, tuple[nn.Module, list[int]]] = {
     "convolutions": (
         nn.Sequential(
@@ -44,7 +59,8 @@ CASES: dict[str, tuple[nn.Module, list[int]]] = {
     ),
     "linear": (nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 4, bias=False)), [2, 8]),
     "attention": (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), [2, 4, 8]),
-    "recurrent": (nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)), [2, 5, 8]),
+    "recurrent": (Recurrent(), [2, 5, 8]),
+    "normalised": (nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 8)), [2, 5, 8]),
     "functions": (Functions(), [2, 8]),
 }
 
