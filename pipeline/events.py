@@ -14,6 +14,9 @@ from typing import Any, Final, Literal, TypeAlias
 Status: TypeAlias = Literal["passed", "failed", "vacuous", "skipped", "not reached"]
 CacheUse: TypeAlias = Literal["hit", "miss", "off"]
 
+#: Key in the data of a warning: files that shape what is made, and that no key sees.
+UNSEEN: Final = "files"
+
 
 @dataclass(frozen=True)
 class RunStarted:

@@ -31,12 +31,12 @@ def main(argv: Sequence[str]) -> int:
     if flags and given.action != "explain":
         arguments.error(f"there is no flag {flags[0]}")
     given.rest += flags
-    cache = Cache(given.dir or default_directory())
     if given.action != "explain" and given.rest:
         arguments.error(f"cache {given.action} takes no further words, found {given.rest[0]!r}")
-    return {"list": _list, "clear": _clear, "verify": _verify, "explain": _explain}[given.action](
-        cache, given, arguments
-    )
+    if given.action == "explain":
+        return _explain(given)
+    cache = Cache(given.dir or default_directory())
+    return {"list": _list, "clear": _clear, "verify": _verify}[given.action](cache, given, arguments)
 
 
 def _list(cache: Cache, given: Any, arguments: Arguments) -> int:
@@ -90,23 +90,28 @@ def _verify(cache: Cache, given: Any, arguments: Arguments) -> int:
     return EXIT_FAILED if damaged else EXIT_MADE
 
 
-def _explain(cache: Cache, given: Any, arguments: Arguments) -> int:
+def _explain(given: Any) -> int:
     rows: list[Mapping[str, Any]] = []
-    for label, plan in _plans(given.rest):
-        rows += [{"point": label, **row} for row in explain(plan, cache)]
+    for plan, folder in _plans(given.rest):
+        rows += [{"point": plan.label, **row} for row in explain(plan, Cache(given.dir or folder))]
     if given.json:
         print_json(rows)
         return EXIT_MADE
     for row in rows:
-        print(f"{row['point']}  {row['stage']:<10} {row['status']:<5} {row['why']}")
+        clauses, head = row["why"].split("; "), f"{row['point']}  {row['stage']:<10} {row['status']:<5}"
+        if len(clauses) == 1:
+            print(f"{head} {clauses[0]}")
+        else:
+            clauses.insert(0, f"{len(clauses)} things differ from the nearest entry:")
+            print(head, "\n    ".join(clauses))
     return EXIT_MADE
 
 
-def _plans(words: Sequence[str]) -> list[tuple[str, Plan]]:
-    """The plans of a command line, or of the one that made a run directory."""
+def _plans(words: Sequence[str]) -> list[tuple[Plan, Path]]:
+    """The plans of a command line, or of the one that made a run directory, each with its cache's folder."""
     from pipeline.config.arguments import parse_arguments
     from pipeline.config.compose import compose_points
-    from pipeline.plan import build_plan
+    from pipeline.plan import build_plan, run_options
 
     if len(words) == 1 and (Path(words[0]) / RECORD).is_file():
         words = load(Path(words[0]) / RECORD)["overrides"]
@@ -116,7 +121,7 @@ def _plans(words: Sequence[str]) -> list[tuple[str, Plan]]:
             assert point.refusal is not None
             raise point.refusal
         plan = build_plan(point.config, point.overrides)
-        found.append((plan.label, plan))
+        found.append((plan, run_options(point.config).cache_dir))
     return found
 
 

@@ -40,10 +40,21 @@ PIPELINE: Final = "pipeline"
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not the same: in which part, and how."""
+    """One thing that is not the same: in which part, and how; or a remark beside such things."""
 
     part: str
     text: str
+
+    @property
+    def is_remark(self) -> bool:
+        """Whether it is beside the differences and none by itself."""
+        return isinstance(self.text, _Remark)
+
+
+class _Remark(str):
+    """A line that says what is the same, or what was not compared."""
+
+    __slots__ = ()
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,22 +64,25 @@ def main(argv: Sequence[str]) -> int:
     arguments.add_argument("second", type=Path)
     given = arguments.parse_args(argv)
     found = compare_directories(given.first, given.second)
+    differ = [each for each in found if not each.is_remark]
     times = _times(given.first, given.second)
     if given.json:
-        print_json({"same": not found, "differences": [asdict(each) for each in found], "times": times})
-    elif found:
+        remarks = [asdict(each) for each in found if each.is_remark]
+        print_json({"same": not differ, "differences": [asdict(each) for each in differ], "remarks": remarks,
+                    "times": times})  # fmt: skip
+    elif differ:
         for each in found:
             print(f"{each.part:<10} {each.text}")
         _say_times(times)
-        print(f"{count(len(found), 'difference')} between {place(given.first)} and {place(given.second)}")
+        print(f"{count(len(differ), 'difference')} between {place(given.first)} and {place(given.second)}")
     else:
         _say_times(times)
         print(f"{place(given.first)} and {place(given.second)} are the same")
-    return EXIT_FAILED if found else EXIT_MADE
+    return EXIT_FAILED if differ else EXIT_MADE
 
 
 def compare_directories(first: Path, second: Path, *, expected: bool = True) -> list[Difference]:
-    """Every difference, causes before effects.
+    """Every difference, causes before effects, with remarks on what was looked at beside them.
 
     Args:
         first: a run directory.
@@ -80,7 +94,7 @@ def compare_directories(first: Path, second: Path, *, expected: bool = True) -> 
     """
     one, other = whole_manifest(first), whole_manifest(second)
     found = [
-        Difference(section, text.removeprefix(f"{section}."))
+        Difference(section, text.removeprefix(section).lstrip(". "))
         for section in SECTIONS
         for text in differences({section: _named(one[section])}, {section: _named(other[section])})
     ]
@@ -168,7 +182,7 @@ def _first_other_node(nodes: Sequence[Sequence[Any]]) -> Iterator[str]:
         if node.SerializeToString(deterministic=True) != twin.SerializeToString(deterministic=True):
             yield f"node {position} ({node.op_type} {node.name or node.output[0]}) is the first that differs"
             return
-    yield "the nodes are the same"
+    yield _Remark("the nodes are the same")
 
 
 def _weights(first: Contract, second: Contract) -> Iterator[str]:
@@ -244,9 +258,10 @@ def _outputs(first: Path, second: Path) -> Iterator[str]:
         yield f"the two files do not run on the same inputs: {error.reason.sentence()}"
         return
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        yield f"the saved inputs cannot be read: {error}"
+        yield _Remark(f"the saved inputs cannot be read, so the two files were not run: {error}")
         return
-    yield from list(_apart(before, after, {})) or ["the same to the bit on the first's saved inputs"]
+    same = _Remark("the same to the bit on the first's saved inputs")
+    yield from list(_apart(before, after, {})) or [same]
 
 
 def _expected(first: Path, second: Path) -> Iterator[str]:
@@ -257,12 +272,12 @@ def _expected(first: Path, second: Path) -> Iterator[str]:
         return
     inputs = [(folder / "samples" / "inputs.npz").read_bytes() for folder in (first, second)]
     if inputs[0] != inputs[1]:
-        yield "the saved inputs are not the same, so the saved outputs were not compared"
+        yield _Remark("the saved inputs are not the same, so the saved outputs were not compared")
         return
     try:
         before, after = (read_npz(folder / "samples" / "expected.npz") for folder in (first, second))
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        yield f"the saved outputs cannot be read: {error}"
+        yield _Remark(f"the saved outputs cannot be read, so they were not compared: {error}")
         return
     yield from _apart(before, after, _tolerances(first))
 

@@ -6,7 +6,6 @@ Exit code 0: nothing is refused. 1: something is refused, or nobody can tell her
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from collections import Counter
@@ -15,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.commands.arguments import parser, print_json
+from pipeline.commands.arguments import one_path, parser, print_json
 from pipeline.errors import EXIT_FAILED, EXIT_MADE, Refused
 from pipeline.report.units import count
+from pipeline.run.records import RECORD
 
 if TYPE_CHECKING:
     from pipeline.targets.causes import Cause
@@ -33,8 +33,6 @@ HEADINGS: Final = {
 }
 #: Causes of one kind that are shown; --json has all.
 MOST_CAUSES: Final = 30
-#: `export.opset=11`: a mend that is typed as it stands.
-_OVERRIDE: Final = re.compile(r"[a-z_]+\.[^\s=]+=\S+")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,13 +53,16 @@ def main(argv: Sequence[str]) -> int:
     given = arguments.parse_intermixed_args(list(argv))
     if given.path is None:
         arguments.error("the following arguments are required: path")
+    # Paths behind the first one would be taken for overrides.
+    others = [Path(word) for word in given.overrides if "=" not in word and Path(word).exists()]
+    one_path(arguments, [given.path, *others])
     profile, options = target(given.target, given.config_dir, given.overrides)
     file, rows = _model(given.path)
     _refuse_without_data(file)
     modules, lines = places(rows)
     judgement = judge(profile, file, modules=modules, lines=lines, requested=requested_nodes(options))
-    if not given.path.is_dir():
-        judgement = replace(judgement, findings=tuple(_typed(one, file) for one in judgement.findings))
+    made, aimed = _words(given.path), [f"target={given.target}", *given.overrides]
+    judgement = replace(judgement, findings=tuple(_typed(one, made, aimed) for one in judgement.findings))
     if given.json:
         print_json({"target": given.target, **_data(file, profile, judgement, modules)})
     else:
@@ -139,11 +140,30 @@ def _refuse_without_data(file: Path) -> None:
             raise
 
 
-def _typed(finding: Finding, file: Path) -> Finding:
-    """For a bare file the overrides that mend it need the file before them."""
-    if finding.mend is None or not _OVERRIDE.fullmatch(finding.mend):
+def _words(path: Path) -> list[str]:
+    """The overrides that make the file again; none where its run was not typed."""
+    if not path.is_dir():
+        return ["model=onnx_file", f"model.path={path}"]
+    try:
+        typed = [str(word) for word in json.loads((path / RECORD).read_text(encoding="utf-8"))["overrides"]]
+    except (ValueError, KeyError, TypeError, OSError):
+        return []
+    return typed if all("=" in word for word in typed) else []
+
+
+def _typed(finding: Finding, made: Sequence[str], aimed: Sequence[str]) -> Finding:
+    """A mend that begins with an override has before it what makes the file, and the target of a target's key."""
+    from pipeline.targets.precheck_stage import OVERRIDE, as_override
+
+    mend = as_override(finding.mend) if finding.mend else ""
+    if not OVERRIDE.match(mend):
         return finding
-    return replace(finding, mend=f"model=onnx_file model.path={shlex.quote(str(file))} {finding.mend}")
+    key = mend.partition("=")[0]
+    if key.startswith("target."):
+        words = [word for word in made if not word.lstrip("+~").startswith("target")] + list(aimed)
+    else:
+        words = [word for word in made if word.partition("=")[0].lstrip("+") != key]
+    return replace(finding, mend=" ".join([*map(shlex.quote, words), mend]))
 
 
 def _data(file: Path, profile: Profile, judgement: Judgement, modules: Mapping[str, str]) -> dict[str, Any]:

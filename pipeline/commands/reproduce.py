@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.commands.arguments import parser, print_json
+from pipeline.commands.arguments import one_path, parser, print_json
 from pipeline.commands.compare import PIPELINE, Difference, compare_directories, whole_manifest
 from pipeline.config.canonical import file_sha256
 from pipeline.config.code import as_recorded
@@ -36,17 +36,20 @@ from pipeline.sources.identity import identify
 
 #: More files than this of one name are not tried.
 MOST_CANDIDATES: Final = 32
+#: Files that a sentence names.
+MOST_NAMED: Final = 6
 
 
 def main(argv: Sequence[str]) -> int:
     """Make it again; the exit code."""
     arguments = parser("reproduce", "Make a run directory again from its records and compare the bytes.")
-    arguments.add_argument("directory", type=Path)
+    arguments.add_argument("directory", type=Path, nargs="+", help="one run directory")
     arguments.add_argument(
         "--search", nargs="+", type=Path, default=[], help="folders with sources and weights"
     )
     arguments.add_argument("--keep", type=Path, help="a folder to keep what was made in")
     given = arguments.parse_args(argv)
+    given.directory = one_path(arguments, given.directory)
     manifest = whole_manifest(given.directory)
     scratch = Path(tempfile.mkdtemp(prefix="reproduce-"))
     try:
@@ -59,19 +62,20 @@ def main(argv: Sequence[str]) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
     # Another version of the pipeline that makes the same bytes has made the same.
     found = [each for each in found if each.part != PIPELINE]
-    _say(given, found)
-    return EXIT_FAILED if found else EXIT_MADE
+    differ = [each for each in found if not each.is_remark]
+    _say(given, found, differ)
+    return EXIT_FAILED if differ else EXIT_MADE
 
 
-def _say(given: Any, found: Sequence[Difference]) -> None:
+def _say(given: Any, found: Sequence[Difference], differ: Sequence[Difference]) -> None:
     if given.json:
-        print_json({"same": not found, "differences": [asdict(each) for each in found]})
+        print_json({"same": not differ, "differences": [asdict(each) for each in differ]})
         return
-    for each in found:
+    for each in found if differ else ():
         print(f"{each.part:<10} {each.text}")
     where = place(given.directory)
     print(
-        f"{where} was made again, but {count(len(found), 'thing')} differ" if found else
+        f"{where} was made again, but with {count(len(differ), 'difference')}" if differ else
         f"{where} was made again: the same bytes"
     )  # fmt: skip
 
@@ -125,6 +129,7 @@ def _plan(
 
     config = restore(manifest["request"], places.file, note)
     keys = list(sources)
+    tried: dict[Path, None] = {}
     for chosen in itertools.islice(itertools.product(*sources.values()), MOST_CANDIDATES):
         located = dict(zip(keys, chosen, strict=True))
         config = restore(manifest["request"], places.file, partial(_located, located))
@@ -136,6 +141,9 @@ def _plan(
             continue
         if not keys or wanted["code"] in (plan.describes["model"]["code"], _code_then(config, manifest)):
             return replace(plan, overrides=("reproduced",)), config
+        tried |= dict.fromkeys(identify(config.model, seed=config.seed).files)
+    if tried:
+        raise _changed(keys[0], str(wanted["code"]), list(tried))
     key = keys[0] if keys else "model"
     name = manifest["request"][key.partition(".")[0]][key.partition(".")[2]]
     raise _missing(key, name, f"source code with the digest {str(wanted['code'])[:16]}...")
@@ -155,6 +163,17 @@ def _missing(key: str, name: str, what: str) -> Refused:
     return Refused(
         "PL-802", f"it cannot be made again: {what} is not found", where=key, found=f"nothing like {name}",
         next_step="Type --search FOLDER with the folder that it lies in",
+    )  # fmt: skip
+
+
+def _changed(key: str, digest: str, tried: Sequence[Path]) -> Refused:
+    """The digest is of all modules together: which of them has changed is in no record."""
+    return Refused(
+        "PL-802", "it cannot be made again: its source code, with the modules that it imports, has changed",
+        where=key, found=", ".join(place(path) for path in tried[:MOST_NAMED])
+        + (f" and {len(tried) - MOST_NAMED} more" if len(tried) > MOST_NAMED else ""),
+        expected=f"source code with the digest {digest[:16]}...",
+        next_step="Put back what has changed, or type --search FOLDER with a folder that holds all of it as it was",
     )  # fmt: skip
 
 

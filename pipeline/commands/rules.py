@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 #: Under which key a rule of a kind is switched off.
 KEYS: Final = {"lower": "export.rules", "legalise": "target.rules"}
+
+#: How many near names a refusal offers, and from which likeness on.
+NEAR: Final = 3
+NEARNESS: Final = 0.7
 
 
 def main(argv: Sequence[str]) -> int:
@@ -67,10 +72,16 @@ def _nothing(words: Sequence[str]) -> Refused:
         {word for row in rows for word in (row["name"], row["kind"], *row["takes"], *row["makes"])}
     )
     lower = {word.lower(): word for word in known}
-    near = [lower[one] for word in words for one in get_close_matches(word.lower(), lower, n=3, cutoff=0.5)]
+    unknown = [word for word in words if not any(_fits(row, [word]) for row in rows)]
+    near = [
+        lower[one]
+        for word in unknown
+        for one in get_close_matches(word.lower(), lower, n=NEAR, cutoff=NEARNESS)
+    ]
+    step = f"Type python -m pipeline rules {shlex.join(words[:1]) if not unknown else ''}".rstrip()
     return Refused(
         "PL-800", f"no rule has {' and '.join(words)} in its name, kind or operators", where="rules",
-        next_step=f"Did you mean {' or '.join(near[:3])}?" if near else "Type python -m pipeline rules",
+        next_step=f"Did you mean {' or '.join(near[:NEAR])}?" if near else step,
     )  # fmt: skip
 
 

@@ -92,7 +92,7 @@ def _points(
     if swept and not arguments.multirun:
         first = _sorted_or_none(settled, folders)
         if first is None or _mode(base_of(first)) != "MULTIRUN":
-            overrides.refuse_sweeps(parsed)
+            overrides.refuse_sweeps(parsed, _config_flags(arguments))
     start = overrides.sort(settled, folders)
     master = base_of(start)
     if not (arguments.multirun or _mode(master) == "MULTIRUN"):
@@ -105,6 +105,12 @@ def _points(
         except Refused as refusal:
             points.append(Point(index, _texts(point), refusal=refusal))
     return Composition(tuple(points), multirun=True)
+
+
+def _config_flags(arguments: Arguments) -> list[str]:
+    """What says where the configuration is, as typed."""
+    flags = [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
+    return flags if arguments.config_name is None else [*flags, "--config-name", arguments.config_name]
 
 
 def _sorted_or_none(settled: list[Override], folders: ConfigFolders) -> overrides.Sorted | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
@@ -246,8 +247,12 @@ def check_option(group: str, option: str, folders: ConfigFolders) -> None:
     raise Refused("PL-104", f"there is no {group} '{option}'", expected=expected, next_step=step)
 
 
-def refuse_sweeps(overrides: Iterable[Override]) -> None:
+def refuse_sweeps(overrides: Sequence[Override], flags: Sequence[str] = ()) -> None:
     """Without `-m` every override has one value.
+
+    Args:
+        overrides: all that were typed.
+        flags: words of the command line that stand before them.
 
     Raises:
         Refused: one has several.
@@ -257,7 +262,8 @@ def refuse_sweeps(overrides: Iterable[Override]) -> None:
             continue
         name, value = override.key_or_group, _sweep_text(override)
         key = schema.key_of(".".join(split(name)))
-        step = f"Did you mean a sweep? Type python -m pipeline -m {name}={value}"
+        typed = shlex.join([*flags, *(other.input_line or "" for other in overrides)])
+        step = f"Did you mean a sweep? Type python -m pipeline -m {typed}"
         if (
             override.value_type is ValueType.SIMPLE_CHOICE_SWEEP
             and key is not None

@@ -13,6 +13,7 @@ from pipeline.exporters.config import ExportConfig
 from pipeline.exporters.opsets import Exporter
 from pipeline.exporters.parameters import exporters
 from pipeline.graph.rewrites.names import LOWERING
+from pipeline.graph.rewrites.rewriting import names_of
 from pipeline.samples.spec import InputSpecs
 from pipeline.stage import KeyParts, Verdict, Workspace
 
@@ -116,18 +117,19 @@ class ExportStage:
 
         scratch = workspace.scratch / self.name
         scratch.mkdir(parents=True, exist_ok=True)
-        model, attempts = export(
-            workspace.get("network"),
-            workspace.get("export_inputs"),
-            workspace.get("signature"),
-            self.config,
-            opset=self.opset,
-            parameter_names=self.parameter_names,
-            emit=workspace.emit,
-            private_apis=self.private_apis,
-            scratch=scratch,
-            first=self.first,
-        )
+        with workspace.get("network").at_work(self.name):
+            model, attempts = export(
+                workspace.get("network"),
+                workspace.get("export_inputs"),
+                workspace.get("signature"),
+                self.config,
+                opset=self.opset,
+                parameter_names=self.parameter_names,
+                emit=workspace.emit,
+                private_apis=self.private_apis,
+                scratch=scratch,
+                first=self.first,
+            )
         workspace.put("exported", model)
         workspace.put("attempts", attempts)
         if attempts.frozen:
@@ -135,7 +137,7 @@ class ExportStage:
         passed = attempts.passed
         written = f"opset {passed.opset}"
         if passed.converted_from is not None:
-            by = f" by {', '.join(passed.rules)}" if passed.rules else ""
+            by = f" by {names_of(passed.rules)}" if passed.rules else ""
             written += f" from {passed.converted_from}{by}"
         summary = f"{passed.exporter}, {written}, {model.held_bytes / _MIB:.0f} MiB held aside"
         return Verdict(summary=summary, recorded={"attempts": attempts.to_json()})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pipeline.events import Finding
 from pipeline.graph.rewrites.names import NAMES
+from pipeline.graph.rewrites.rewriting import names_of
 from pipeline.stage import KeyParts, Verdict, Workspace
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ class LegaliseStage:
                 )
             )
         number = len(done.rewriting.applied)
-        summary = f"{measured['nodes']} nodes, {number} rewritten" if number else "nothing to rewrite"
+        by = names_of(done.rewriting.counts)
+        summary = f"{measured['nodes']} nodes, {number} rewritten by {by}" if number else "nothing to rewrite"
         return Verdict(summary=summary, measured=measured)
 
     def ensures(self, workspace: Workspace) -> None:

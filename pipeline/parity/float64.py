@@ -43,7 +43,7 @@ _CASTS: Final[dict[Any, Any]] = {
     torch.Tensor.bfloat16: torch.Tensor.double,
 }
 #: The attribute `dtype`.
-_DTYPE: Final = torch.Tensor.dtype.__get__
+_DTYPE: Final = torch.Tensor.dtype.__get__  # type: ignore[attr-defined] # a descriptor
 #: Functions that only pick or arrange elements: exact in any dtype, so that a large table is not
 #: converted for a few rows of it, nor a weight for a transposed view.
 _EXACT: Final = frozenset(

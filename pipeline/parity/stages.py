@@ -59,13 +59,11 @@ class ReferenceStage:
         """See `make_reference`."""
         from pipeline.parity.reference import make_reference
 
-        reference, signature = make_reference(
-            workspace.get("network"),
-            workspace.get("export_inputs"),
-            workspace.get("parity_inputs"),
-            self.config,
-            workspace.emit,
-        )
+        inputs = workspace.get("export_inputs"), workspace.get("parity_inputs")
+        with workspace.get("network").at_work(self.name, workspace.emit):
+            reference, signature = make_reference(
+                workspace.get("network"), *inputs, self.config, workspace.emit
+            )
         workspace.put("reference", reference)
         workspace.put("signature", signature)
         if reference.declined:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import EXIT_FAILED, EXIT_MADE, EXIT_REFUSED, PipelineError, Reason, StageFailed
-from pipeline.events import Emit, Event, Finding, RunFinished, RunStarted, StageFinished, StageStarted
+from pipeline.events import UNSEEN, Emit, Event, Finding, RunFinished, RunStarted, StageFinished, StageStarted
 from pipeline.run import records
 from pipeline.run.directory import RunDirectory
 from pipeline.run.plan import Plan
@@ -118,6 +118,7 @@ def run_point(plan: Plan, options: RunOptions, emit: Emit, work: Work) -> RunFin
         if place.final.exists():
             kept = _reuse(plan, place, emit)
             if kept is not None and not options.force:
+                _say_returned(plan, place, kept, emit)
                 return kept
         finished = _make(plan, place, options, emit, work)
     if finished.exit_code == EXIT_REFUSED:
@@ -157,10 +158,16 @@ def _reuse(plan: Plan, place: RunDirectory, emit: Emit) -> RunFinished | None:
         )  # fmt: skip
     record = records.load(place.final / records.RECORD)
     row = {**plan.row, **records.row_of(manifest, record), "directory": str(place.final), "cached": True}
-    finished = RunFinished(plan.label, str(place.final), EXIT_MADE, reused=True, row=row)
+    return RunFinished(plan.label, str(place.final), EXIT_MADE, reused=True, row=row)
+
+
+def _say_returned(plan: Plan, place: RunDirectory, finished: RunFinished, emit: Emit) -> None:
+    """With every warning that it may be out of date: what else was found then stands in its run.json."""
     emit(RunStarted(plan.label, str(place.final), plan.keys["result"], ()))
+    for warning in records.load(place.final / records.RECORD)["warnings"]:
+        if UNSEEN in warning:
+            emit(Finding(warning["stage"], "warning", warning["message"], {UNSEEN: warning[UNSEEN]}))
     emit(finished)
-    return finished
 
 
 def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work: Work) -> RunFinished:
@@ -239,13 +246,21 @@ def _publish(
         place.publish(folder, target)
         reason = Reason(
             "PL-708", "made again, but different", where=difference, found=str(target), expected=str(place.final),
-            next_step=f"Type python -m pipeline compare {place.final} {target}",
+            next_step=f"Type python -m pipeline compare {place.final} {target}" + _may_have_changed(
+                records.load(place.final / records.RECORD), record),
         )  # fmt: skip
         known = {**records.row_of(manifest, record), "status": "failed"}
         return _failed_row(plan, target, reason, "run", EXIT_FAILED, known)
     place.publish(folder)
     row = {**plan.row, **records.row_of(manifest, record), "directory": str(target)}
     return RunFinished(plan.label, str(target), EXIT_MADE, row=row)
+
+
+def _may_have_changed(*runs: Mapping[str, Any]) -> str:
+    """What no key sees, as far as the runs' warnings say so: the likeliest cause of another result."""
+    found = sorted({file for run in runs for warning in run["warnings"] for file in warning.get(UNSEEN, ())})
+    more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+    return f"; what the code reads by itself may have changed since: {found[0]}{more}" if found else ""
 
 
 def _keep_failure(

@@ -251,12 +251,14 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
         entry = workspace.cache.find(key.key)
         if entry is not None:
             workspace.entries[stage.name] = entry
-            verdict, findings = _verdict_from_json(entry.verdict)
+            verdict, told = _verdict_from_json(entry.verdict)
+            findings = [finding for finding in told if finding.stage == stage.name]
             if any(plan.digest(name) in shared.wanted for name in stage.makes):
                 shared.verdicts[key.key], shared.findings[key.key] = verdict, findings
             _say_again(workspace, findings)
             return verdict, "hit"
     elif getattr(stage, "on_demand", False) and not _needed(stage, plan, workspace):
+        _say_again(workspace, _kept_by_others(stage, plan, workspace))
         return Verdict(summary="not needed: what takes it is cached"), "off"
     workspace.making.append(stage.name)
     try:
@@ -285,6 +287,26 @@ def _say_again(workspace: RunWorkspace, findings: Iterable[Finding]) -> None:
         workspace.emit(finding)
 
 
+def _with_live(stage: Stage, workspace: RunWorkspace) -> list[Finding]:
+    """What the stage found, and those that made live values for it: they do not run where it is cached."""
+    plan, found = workspace.plan, list(workspace.findings.get(stage.name, ()))
+    for maker in {plan.maker(name).name: plan.maker(name) for name in stage.takes}.values():
+        if getattr(maker, "on_demand", False):
+            found += workspace.shared.findings.get(plan.stage_keys[maker.name].key, ())
+    return found
+
+
+def _kept_by_others(stage: Stage, plan: Plan, workspace: RunWorkspace) -> list[Finding]:
+    """What a stage that is not needed found when it last ran: the entries of what takes it say it."""
+    found: list[Finding] = []
+    for other in plan.stages:
+        if other.storable and not set(stage.makes).isdisjoint(map(plan.real_name, other.takes)):
+            entry = workspace.cache.find(plan.stage_keys[other.name].key)
+            told = _verdict_from_json(entry.verdict)[1] if entry is not None else []
+            found += [one for one in told if one.stage == stage.name and one not in found]
+    return found
+
+
 def _shareable(stage: Stage) -> bool:
     """Whether a later point may take what this one made: not when it is a file of this run's directory."""
     return stage.storable or getattr(stage, "on_demand", False)
@@ -309,13 +331,21 @@ def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
 
 def _store(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:
     values: dict[str, Storable] = {name: workspace.values[name] for name in stage.makes}
-    told = _verdict_to_json(verdict, workspace.findings.get(stage.name, ()))
+    told = _verdict_to_json(verdict, _with_live(stage, workspace))
     try:
         workspace.cache.store(plan.stage_keys[stage.name], values, told)
     except OSError as error:
-        # The cache is a convenience: a full or read-only disk there must not fail the run.
+        # The cache is a convenience: a full or read-only disk there must not fail the run. A full one may
+        # have room for what comes later; elsewhere one attempt is enough.
+        workspace.cache.writes = error.errno in DISK_FULL
         workspace.emit(
-            Finding(stage.name, "warning", f"the cache could not keep this stage: {error.strerror}")
+            Finding(
+                stage.name,
+                "warning",
+                f"the cache in {workspace.cache.root.parent} could not keep "
+                f"{'this stage' if workspace.cache.writes else 'what this run makes'} ({error.strerror}); type "
+                "cache.dir=FOLDER for another folder, or cache.mode=read or none to go without",
+            )
         )
 
 

@@ -22,7 +22,7 @@ from pipeline.sources.config import ModelConfig
 from pipeline.sources.device import refuse_missing_device, refuse_unusable_device
 from pipeline.sources.live import calibrate, make_live
 from pipeline.sources.network import Network
-from pipeline.sources.user_code import call, find_callable
+from pipeline.sources.user_code import call, find_callable, neighbours_found, own_callables
 
 _STAGE: Final = "source"
 #: Elements of a tensor that are looked at to see whether it depends on the seed.
@@ -97,7 +97,8 @@ def _make(
     training = frozenset(name for name, inner in module.named_modules() if inner.training)
     network = Network(module.eval(), specs, config.outputs, training_modules=training)
     if live:
-        _calibrate_if_it_fits(network, config, seed, emit)
+        with neighbours_found(own_callables(config)):
+            _calibrate_if_it_fits(network, config, seed, emit)
     if config.prepare is not None:
         with seeded(seed):
             module = _prepared(config, module)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, Refused
+from pipeline.events import Emit
 from pipeline.samples.spec import InputSpecs
 from pipeline.sources.outputs import flatten_outputs
+from pipeline.sources.user_code import neighbours_found, own_callables
+
+if TYPE_CHECKING:
+    from pipeline.sources.read_files import OwnCode
 
 #: What a network raises when it is called with something that it does not take.
 DOES_NOT_FIT: Final = (
@@ -39,6 +45,7 @@ class Network:
         build: makes the same network anew, for `fresh`.
         training_modules: names of the modules that were in training mode when they were built;
             for an export that is to preserve it.
+        own_code: the user's code behind it.
     """
 
     module: torch.nn.Module
@@ -47,6 +54,7 @@ class Network:
     device: str = "cpu"
     build: Callable[[], Network] | None = field(default=None, repr=False)
     training_modules: frozenset[str] = field(default=frozenset(), repr=False)
+    own_code: OwnCode | None = field(default=None, repr=False)
     _ran: bool = field(default=False, init=False, repr=False)
 
     def arguments(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -103,6 +111,21 @@ class Network:
         network = self.build()
         network.build = self.build
         return network
+
+    def at_work(self, stage: str, emit: Emit | None = None) -> AbstractContextManager[Any]:
+        """To be held while it runs: imports inside forward find their neighbours.
+
+        Args:
+            stage: that runs it.
+            emit: gets a warning of files that no key sees; modules that none sees are refused then.
+        """
+        stack = ExitStack()
+        if self.own_code is not None:
+            callables = own_callables(self.own_code.model)
+            if emit is not None:
+                stack.enter_context(self.own_code.at_work(stage, emit))
+            stack.enter_context(neighbours_found(callables, refuse=emit is not None))
+        return stack
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers by qualified name; a shared tensor stands under its first name."""

@@ -1,4 +1,4 @@
-"""Files that a network's own code opens while it is built: no key can see them.
+"""Files that a network's own code opens while it is built or runs: no key can see them.
 
 An audit hook hears of them. It cannot be taken out again, so only a process that ends with its run may
 have one: the command line's worker, never the caller of the library.
@@ -9,11 +9,20 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import source_from_cache
 from pathlib import Path
 from typing import Any, Final
+
+from pipeline.config.canonical import names_file
+from pipeline.config.code import CallableSpec, user_code_digest
+from pipeline.events import UNSEEN, Emit, Finding
+from pipeline.samples.files import path_of
+from pipeline.samples.spec import InputSpecs
+from pipeline.sources.config import ModelConfig
+from pipeline.sources.user_code import own_callables
 
 #: A library counts by the version of its package; nothing of the user's is expected to be built.
 _BUILT: Final = ".so"
@@ -34,11 +43,63 @@ class _Listener:
         if event != "open" or self.opened is None:
             return
         path, _, flags = arguments
-        if isinstance(path, (str, bytes)) and not (flags or 0) & _WRITES:
+        if isinstance(path, (str, bytes)) and not (flags or 0) & _WRITES and not _for_a_traceback():
             self.opened.add(str(Path(os.fsdecode(path)).absolute()))
 
 
+def _for_a_traceback() -> bool:
+    """Whether lines of source are looked up to be shown: torch notes the stack when it is given a seed."""
+    opening = sys._getframe(2)  # tokenize.open, where it is so
+    caller = opening.f_back
+    return caller is not None and caller.f_globals.get("__name__") == "linecache"
+
+
 _LISTENER: Final = _Listener()
+
+
+@dataclass
+class OwnCode:
+    """The user's code behind a network, and what it opened so far.
+
+    Attributes:
+        model, specs: whose files are in a key.
+        private_apis: whether it may be listened to at all.
+        told: files that the user has been warned of.
+    """
+
+    model: ModelConfig
+    specs: InputSpecs
+    private_apis: bool
+    told: set[Path] = field(default_factory=set)
+
+    @contextmanager
+    def at_work(self, stage: str, emit: Emit) -> Iterator[None]:
+        """Warn of what it opens meanwhile; nothing is listened to where there is none, or in library use."""
+        callables = own_callables(self.model)
+        if not (callables and self.private_apis):
+            yield
+            return
+        with files_opened() as opened:
+            yield
+        self._warn(opened, callables, stage, emit)
+
+    def _warn(self, opened: set[str], callables: Mapping[str, CallableSpec], stage: str, emit: Emit) -> None:
+        """A result is returned again although such a file has changed: say so, and what to do."""
+        declared = [path_of(text) for text in self.specs.files()]
+        if self.model.weights is not None and names_file(self.model.weights):
+            declared.append(Path(self.model.weights).expanduser())
+        for key, spec in callables.items() if opened else ():
+            declared += user_code_digest(spec.text, key).files
+        found = unseen(opened, [*declared, *self.told])
+        if found:
+            self.told.update(found)
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            message = (
+                f"{next(iter(callables))} reads {found[0]}{more} by itself: a change of it is not noticed, and what was "
+                "made before is returned. Name weights as model.weights, or type cache.mode=none out=ANOTHER after a "
+                "change"
+            )
+            emit(Finding(stage, "warning", message, {UNSEEN: [str(path) for path in found]}))
 
 
 @contextmanager

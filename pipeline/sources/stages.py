@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gc
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline.config.canonical import names_file
-from pipeline.config.code import parse_callable, user_code_digest
+from pipeline.config.code import parse_callable
 from pipeline.errors import InternalError
-from pipeline.events import Finding
 from pipeline.samples.spec import InputSpecs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.identity import SourceIdentity
@@ -80,8 +77,10 @@ class SourceStage:
 
     def _load(self, workspace: Workspace) -> Verdict:
         from pipeline.sources.load import load
+        from pipeline.sources.read_files import OwnCode
 
-        with self._files_opened() as opened:
+        own = OwnCode(self.model, self.specs, self.private_apis)
+        with own.at_work(self.name, workspace.emit):
             network = load(
                 self.model,
                 seed=self.seed,
@@ -90,38 +89,10 @@ class SourceStage:
                 private_apis=self.private_apis,
                 emit=workspace.emit,
             )
+        network.own_code = own
         workspace.put("network", network)
-        self._warn_of_unseen_files(opened, workspace)
         parameters = sum(parameter.numel() for parameter in network.module.parameters())
         return Verdict(summary=f"{self.identity.label}, {_count(parameters)} parameters")
-
-    def _files_opened(self) -> AbstractContextManager[set[str]]:
-        """What code of the user's opens; nothing is listened to where there is none, or in library use."""
-        from pipeline.sources.read_files import files_opened
-
-        own = self.model.source == "factory" or self.model.prepare is not None
-        return files_opened() if own and self.private_apis else nullcontext(set())
-
-    def _warn_of_unseen_files(self, opened: set[str], workspace: Workspace) -> None:
-        """A result is returned again although such a file has changed: say so, and what to do."""
-        from pipeline.samples.files import path_of
-        from pipeline.sources.read_files import unseen
-
-        declared = [path_of(text) for text in self.specs.files()]
-        if self.model.weights is not None and names_file(self.model.weights):
-            declared.append(Path(self.model.weights).expanduser())
-        for key, text in (("model.factory", self.model.factory), ("model.prepare", self.model.prepare)):
-            if opened and text is not None:
-                declared += user_code_digest(text, key).files
-        found = unseen(opened, declared)
-        if found:
-            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-            key = "model.factory" if self.model.source == "factory" else "model.prepare"
-            message = (
-                f"{key} reads {found[0]}{more} by itself: a change of it is not noticed, and what was made before is "
-                "returned. Name weights as model.weights, or type cache.mode=none out=ANOTHER after a change"
-            )
-            workspace.emit(Finding(self.name, "warning", message, {"files": [str(path) for path in found]}))
 
     def ensures(self, workspace: Workspace) -> None:
         """The network is in eval mode and whole in memory."""

@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -20,6 +20,7 @@ from pipeline.config.code import CallableSpec, package_root, parse_callable, use
 from pipeline.config.schema import near
 from pipeline.errors import PipelineError, Refused
 from pipeline.locations import PREFIX, is_packaged
+from pipeline.sources.config import ModelConfig
 
 #: The package, which is no real one, under which single files are imported.
 _FILES: Final = "network_file"
@@ -145,7 +146,7 @@ def _importable(spec: CallableSpec, key: str) -> Iterator[None]:
     Modules of an earlier file's folder that would stand in the way are set aside first, so that
     `import layers` beside one net.py never gets the layers.py beside another, nor an old one.
     """
-    root = Path.cwd() if spec.path is None else package_root(spec.path.absolute())[0]
+    root = _root(spec)
     before = list(sys.path)
     sys.path.insert(0, str(root))
     if spec.path is not None and not is_packaged(spec.text):
@@ -155,21 +156,62 @@ def _importable(spec: CallableSpec, key: str) -> Iterator[None]:
     known = set(sys.modules)
     try:
         yield
-        _refuse_unseen(spec, key, root, set(sys.modules) - known)
+        _refuse_unseen({key: spec}, set(sys.modules) - known)
     finally:
         sys.path[:] = before
 
 
-def _refuse_unseen(spec: CallableSpec, key: str, root: Path, loaded: set[str]) -> None:
+def own_callables(config: ModelConfig) -> dict[str, CallableSpec]:
+    """What the configuration names of the user's own code, by key; what ships with the pipeline is left out."""
+    named = {
+        "model.factory": config.factory if config.source == "factory" else None,
+        "model.prepare": config.prepare,
+    }
+    return {key: parse_callable(text, key) for key, text in named.items() if text and not is_packaged(text)}
+
+
+@contextmanager
+def neighbours_found(callables: Mapping[str, CallableSpec], *, refuse: bool = True) -> Iterator[None]:
+    """While a network runs: what lies beside its code is found by an import inside forward, too.
+
+    Nothing is set aside: what was imported while the network was built is what its modules are made of.
+
+    Args:
+        callables: what the network was built by, by key.
+        refuse: hold the modules that are loaded meanwhile against the digest of the code.
+
+    Raises:
+        Refused: code of the user's was loaded that no import statement names.
+    """
+    roots = list(dict.fromkeys(str(_root(spec)) for spec in callables.values()))
+    sys.path[:0] = roots
+    known = set(sys.modules)
+    try:
+        yield
+        if callables and refuse:
+            _refuse_unseen(callables, set(sys.modules) - known)
+    finally:
+        for root in roots:
+            with suppress(ValueError):  # the network's own code may change the path as well
+                sys.path.remove(root)
+
+
+def _root(spec: CallableSpec) -> Path:
+    return Path.cwd() if spec.path is None else package_root(spec.path.absolute())[0]
+
+
+def _refuse_unseen(callables: Mapping[str, CallableSpec], loaded: set[str]) -> None:
     """Refuse a module of the user's that was loaded by a name which no import statement says.
 
     It is not in the digest of the code: another version of it would get the results of this one.
     """
-    roots = {root.resolve(), Path.cwd().resolve()}
+    roots = {Path.cwd().resolve(), *(_root(spec).resolve() for spec in callables.values())}
     own = {name: file for name in loaded if (file := _own_file(name, roots)) is not None}
     if not own:
         return
-    seen = {file.resolve() for file in user_code_digest(spec.text, key).files}
+    key, spec = next(iter(callables.items()))
+    digests = [user_code_digest(each.text, where) for where, each in callables.items()]
+    seen = {file.resolve() for digest in digests for file in digest.files}
     for name, file in sorted(own.items()):
         if file.resolve() not in seen:
             place = spec.path.name if spec.path is not None else spec.module

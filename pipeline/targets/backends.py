@@ -186,15 +186,17 @@ def check_request(backend: Backend, precision: str, options: Mapping[str, Any]) 
             near = get_close_matches(name, known, n=1)
             raise Refused(
                 "PL-642", f"the target {backend.name} has no option {name}", where=f"target.options.{name}",
-                expected=", ".join(known) or "none",
+                expected=", ".join(known) or "no option at all",
                 next_step=f"Type target.options.{near[0]}={value}" if near else "Take the key away",
             )  # fmt: skip
         default = known[name]
         whole = isinstance(default, float) and isinstance(value, int)
         if default is not None and not whole and not isinstance(value, type(default)):
+            typed = str(default).lower() if isinstance(default, bool) else default
             raise Refused(
                 "PL-642", f"the option {name} is of another type", where=f"target.options.{name}",
                 found=repr(value), expected=f"like {default!r}",
+                next_step=f"Type target.options.{name}={typed}",
             )  # fmt: skip
     return {**known, **options}
 

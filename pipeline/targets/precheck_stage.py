@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pipeline.errors import StageFailed
 from pipeline.events import Finding as FindingEvent
+from pipeline.graph.rewrites.names import NAMES
 from pipeline.stage import KeyParts, Verdict, Workspace
 from pipeline.targets.profile import Profile
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 FINDINGS_FILE: Final = "findings.json"
 PLACEMENT_FILES: Final = ("placement.csv", "placement.json")
 COLUMNS: Final = ("node", "operator", "place", "predicted", "why", "macs", "module")
+#: What begins with `export.opset=11` can be typed as it stands.
+OVERRIDE: Final = re.compile(r"[a-z_]+\.[^\s=]+=\S+")
+_RULE: Final = re.compile(r"\b(?:rule )?(?<!\.)([a-z0-9]+(?:_[a-z0-9]+)+)\b")
 #: Warnings of one run, at most; the rest is in findings.json.
 MOST_WARNINGS: Final = 10
 
@@ -141,7 +146,18 @@ class PrecheckStage:
 def _sentence(mend: str | None) -> str:
     if not mend:
         return ""
-    return f"Type {mend}. " if "=" in mend and " " not in mend else f"{mend[0].upper()}{mend[1:]}. "
+    typed = as_override(mend)
+    return f"Type {typed}. " if OVERRIDE.match(typed) else f"{typed[0].upper()}{typed[1:]}. "
+
+
+def as_override(mend: str) -> str:
+    """A mend with its rules as they are typed: "rule neg_to_mul" is target.rules.neg_to_mul=true."""
+    return _RULE.sub(
+        lambda found: (
+            f"target.rules.{found[1]}=true" if NAMES.get(found[1], ("",))[0] == "legalise" else found[0]
+        ),
+        mend,
+    )
 
 
 def places(rows: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, str], dict[str, str]]:

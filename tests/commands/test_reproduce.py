@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.commands import compare
+from pipeline.commands.compare import _Remark
+
 NET = """
 import torch
 
@@ -75,6 +78,23 @@ def test_a_source_that_changed_cannot_make_it_again(working: Path) -> None:
     assert "source code with the digest" in done.stderr
 
 
+def test_a_module_beside_the_source_that_changed_is_named_too(working: Path) -> None:
+    """Only the file of the factory was named, "nothing like net.py", although it was there and unchanged."""
+    (working / "mine" / "widths.py").write_text("width = 4\n")
+    (working / "mine" / "net.py").write_text("from widths import width\n" + NET)
+    first = pipeline(working, *REQUEST, "out=other", "cache.dir=cache")
+    assert first.returncode == 0, first.stderr
+    (run,) = (working / "other").glob("build-*")
+    (working / "mine" / "widths.py").write_text("width = 5\n")
+    done = pipeline(working, "reproduce", str(run))
+    assert done.returncode == 2 and "nothing like" not in done.stderr
+    assert "found mine/net.py, mine/widths.py, expected source code with the digest" in done.stderr
+    (working / "then").mkdir()
+    (working / "then" / "net.py").write_text((working / "mine" / "net.py").read_text())
+    (working / "then" / "widths.py").write_text("width = 4\n")
+    assert pipeline(working, "reproduce", str(run), "--search", "then").returncode == 0
+
+
 def test_a_damaged_directory_is_refused(working: Path) -> None:
     (working / directory(working) / "model.onnx").write_bytes(b"x")
     assert pipeline(working, "reproduce", directory(working)).returncode == 2
@@ -112,6 +132,28 @@ def test_compare_runs_both_files_on_the_same_inputs(working: Path) -> None:
         (other,) = (working / f"others{index}").glob("build-*")
         done = pipeline(working, "compare", first, str(other))
         assert done.returncode == 1 and says in done.stdout, done.stdout + done.stderr
+        _only_differences_count(working, done.stdout, first, str(other))
+
+
+def _only_differences_count(folder: Path, text: str, *runs: str) -> None:
+    """Lines such as "the nodes are the same" and what was not compared are remarks beside the differences."""
+    told = json.loads(pipeline(folder, "compare", *runs, "--json").stdout)
+    differences, remarks = ([row["text"] for row in told[name]] for name in ("differences", "remarks"))
+    assert not [line for line in differences if line.endswith(("are the same", "not compared"))]
+    lines = text.splitlines()
+    assert lines[-1].startswith(f"{len(differences)} differences between ")
+    assert len(lines) == len(differences) + len(remarks) + 2  # the times, and the sum
+
+
+def test_remarks_alone_are_no_difference(
+    working: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        "pipeline.commands.compare._expected", lambda first, second: iter([_Remark("the same")])
+    )
+    run = str(working / directory(working))
+    assert compare.main([run, run]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{run} and {run} are the same"
 
 
 def test_the_cache_explains_why_a_stage_would_run(working: Path) -> None:
@@ -120,10 +162,13 @@ def test_the_cache_explains_why_a_stage_would_run(working: Path) -> None:
     assert {row["status"] for row in json.loads(same.stdout)} == {"hit"}
     of_a_directory = pipeline(working, *words, directory(working))
     assert of_a_directory.stdout == same.stdout
+    typed = pipeline(working, "cache", "explain", *REQUEST, "cache.dir=cache", "--json")
+    assert typed.stdout == same.stdout  # and not of the user's own cache folder
     other = json.loads(pipeline(working, *words, *REQUEST, "export.opset=13").stdout)
     export = next(row for row in other if row["stage"] == "export")
     assert export["status"] == "miss"
-    assert "config.opset was 17, is 13" in export["why"]
+    assert "opset was 17, is 13" in export["why"].split("; ")
+    assert "config.opset was 17, is 13" in export["differs"]
 
 
 def test_a_directory_that_is_there_is_returned_without_a_framework(working: Path) -> None:

@@ -41,6 +41,23 @@ def test_a_word_that_no_rule_has_is_refused_with_near_names():
     assert "Did you mean einsum" in caught.value.reason.next_step
 
 
+@pytest.mark.parametrize(
+    ("words", "step"),
+    [
+        (["gelu_tanh"], "Did you mean gelu_to_tanh?"),  # and not Tanh or gelu
+        (["legalize"], "Did you mean legalise?"),  # and not Resize or dequantize
+        (["lower", "einsumm"], "Did you mean einsum?"),  # and not lower or Floor
+        (["qwerty"], "Type python -m pipeline rules"),
+        (["legalise", "lower_slice", "einsum"], "Type python -m pipeline rules"),
+        (["legalise", "Triangle"], "Type python -m pipeline rules legalise"),
+    ],
+)
+def test_near_names_are_near_and_of_the_word_that_no_rule_has(words, step):
+    with pytest.raises(Refused) as caught:
+        main(words)
+    assert caught.value.reason.next_step == step
+
+
 def test_a_flag_that_there_is_not():
     with pytest.raises(Refused) as caught:
         main(["--all"])

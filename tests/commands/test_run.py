@@ -136,7 +136,7 @@ def test_a_refused_request_is_2_one_sentence_and_no_directory(
 def test_forgetting_m_gets_a_hint(tmp_path: Path) -> None:
     done = in_pipe(("model=alexnet", "export.opset=11,13"), tmp_path)
     assert done.returncode == 2
-    assert "Did you mean a sweep? Type python -m pipeline -m export.opset=11,13" in done.stderr
+    assert "Did you mean a sweep? Type python -m pipeline -m model=alexnet export.opset=11,13" in done.stderr
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])

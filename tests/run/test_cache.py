@@ -307,6 +307,39 @@ def test_a_stage_that_is_not_run_again_says_again_what_it_found(tmp_path: Path) 
     assert said == [["the simplified graph was not used"]] * 4
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_live_value_s_stage_that_is_not_needed_says_again_what_it_found(tmp_path: Path, lost: bool) -> None:
+    """A warning of a file that no key sees was gone as soon as everything came from the cache."""
+
+    def reads(workspace: Workspace) -> str:
+        workspace.emit(Finding("source", "warning", "it reads a file by itself"))
+        return "live"
+
+    cache, said = Cache(tmp_path / "cache"), []
+    for name in ("miss", "hit", "hit again"):
+        (tmp_path / name).mkdir()
+        outcome = execute(
+            make_plan(steps=stages(source=reads)), tmp_path / name, cache=cache, emit=lambda event: None
+        )
+        said.append([(warning["stage"], warning["message"]) for warning in outcome.warnings])
+        if lost:  # what takes it is made anew, and keeps it anew
+            cache.remove(make_plan().stage_keys["middle"].key)
+    assert said == [[("source", "it reads a file by itself")]] * 3
+
+
+def test_a_cache_that_cannot_be_written_is_said_once_with_what_to_type(tmp_path: Path) -> None:
+    """It was "the cache could not keep this stage: Not a directory", once a stage, without the folder."""
+    (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    cache = Cache(tmp_path / "file")
+    outcome = execute(make_plan(), tmp_path / "run", cache=cache, emit=lambda event: None)
+    (warning,) = outcome.warnings
+    assert outcome.failed is None and warning["message"] == (
+        f"the cache in {tmp_path}/file could not keep what this run makes (Not a directory); type "
+        "cache.dir=FOLDER for another folder, or cache.mode=read or none to go without"
+    )
+
+
 @pytest.mark.parametrize(("mode", "reads", "writes"), [("none", 0, 0), ("read", 1, 0), ("write", 0, 1)])
 def test_the_mode_says_what_the_cache_does(tmp_path: Path, mode: str, reads: bool, writes: bool) -> None:
     Cache(tmp_path).store(KEY, {"text": Text("abc")}, PASSED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from pipeline.errors import InternalError
 from pipeline.run.cache import Cache
-from pipeline.run.explain import explain
+from pipeline.run.explain import _changes, _clause, explain
 from pipeline.run.plan import Plan
 from pipeline.run.runner import Outcome, Shared, execute
 from pipeline.stage import ArtifactParts, KeyParts, Verdict, Workspace
@@ -174,12 +175,46 @@ def test_a_miss_is_explained_by_the_setting_that_changed(bench: Bench) -> None:
     assert {name: row["status"] for name, row in rows.items()} == {
         "reference": "miss", "export": "hit", "prove": "miss",
     }  # fmt: skip
-    assert rows["reference"]["why"] == "takes.samples.config.seeds was 3, is 5"
+    assert rows["export"]["why"] == "it is in the cache"
+    assert rows["reference"]["differs"] == ["takes.samples.config.seeds was 3, is 5"]
+    assert rows["reference"]["why"] == "samples: seeds was 3, is 5"
     assert "takes.samples.config.seeds was 3, is 5" in rows["prove"]["differs"]
     rows = {row["stage"]: row for row in explain(plan(kind="none"), bench.cache)}
-    assert rows["reference"]["why"] == "config.kind was noise, is none"
+    assert rows["reference"]["why"] == "kind was noise, is none"
     rows = {row["stage"]: row for row in explain(plan(network="other"), bench.cache)}
     assert "takes.network.config.name was net, is other" in rows["export"]["differs"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "clause"),
+    [
+        ({"code": "a" * 64}, {"code": "b" * 64}, "the pipeline's own code for it has changed"),
+        ({"takes": {"signature": "a" * 64}}, {"takes": {"signature": "b" * 64}},
+         "it takes another signature"),
+        ({"takes": {"model": {"takes": {"finished": "a" * 64}}}}, {"takes": {"model": {"takes": {}}}},
+         "model takes another finished"),
+        ({"packages": {"torch": "2.1"}}, {"packages": {"torch": "2.2"}}, "package torch was 2.1, is 2.2"),
+        ({"config": {"inputs": [["x", {"shape": [1, 3]}]]}}, {"config": {"inputs": [["x", {"shape": [2, 3]}]]}},
+         "inputs[0][1].shape[0] was 1, is 2"),
+        ({"extra": {"code": "a" * 64}}, {"extra": {"code": "b" * 64}},
+         "code was aaaaaaaaaaaa..., is bbbbbbbbbbbb..."),
+    ],
+)  # fmt: skip
+def test_every_differing_part_is_a_clause_of_its_own(
+    old: dict[str, Any], new: dict[str, Any], clause: str
+) -> None:
+    """It was "takes.signature was 7821c0798721..., is dda48dd54025...", and lists were cut before they differed."""
+    assert [_clause(change) for change in _changes(old, new)] == [clause]
+
+
+def test_of_equally_near_entries_the_one_used_last_is_named(bench: Bench) -> None:
+    for seeds, age in ((7, 20), (3, 10), (5, 30)):
+        bench.run(seeds=seeds)
+        key = plan(seeds=seeds).stage_keys["reference"].key
+        record = next(bench.cache.root.rglob(f"{key}/entry.json"))
+        os.utime(record, (record.stat().st_mtime - age,) * 2)
+    rows = {row["stage"]: row for row in explain(plan(seeds=9), bench.cache)}
+    assert rows["reference"]["why"] == "samples: seeds was 3, is 9"
 
 
 @pytest.mark.parametrize(

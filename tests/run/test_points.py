@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import Refused
-from pipeline.events import Event, RunFinished, StageFinished, StageStarted
+from pipeline.events import UNSEEN, Event, Finding, RunFinished, StageFinished, StageStarted
 from pipeline.run.directory import RunDirectory
 from pipeline.run.point import RunOptions
 from pipeline.run.points import run_points
@@ -88,6 +88,27 @@ def test_the_second_run_verifies_and_returns_the_first(options: RunOptions) -> N
     assert (options.out / "fake-op11-00000000" / "model.onnx").stat().st_mtime_ns == before
 
 
+def reads_a_file(workspace: Workspace) -> str:
+    workspace.emit(Finding("source", "warning", "net.py reads a.json by itself", {UNSEEN: ["a.json"]}))
+    workspace.emit(Finding("source", "warning", "something that was so then"))
+    return "live"
+
+
+def test_a_returned_directory_warns_again_of_files_that_no_key_sees(options: RunOptions) -> None:
+    """Only its first run said so: whoever changed the file later was given the old result without a word."""
+    plan = make_plan(steps=stages(source=reads_a_file))
+    run([plan], options)
+    for again in (options, replace(options, force=True)):
+        events: list[tuple[int, Event]] = []
+        run([plan], again, events)
+        told = [event for _, event in events if isinstance(event, Finding) and UNSEEN in event.data]
+        assert [event.message for event in told] == ["net.py reads a.json by itself"]
+        assert sum(isinstance(event, RunFinished) for _, event in events) == 1
+        # What was so then, and says nothing of what is returned now, stands in run.json alone.
+        others = [event for _, event in events if isinstance(event, Finding) and event not in told]
+        assert bool(others) == again.force
+
+
 def test_a_damaged_directory_is_moved_aside_and_made_again(options: RunOptions) -> None:
     run([make_plan()], options)
     model = options.out / "fake-op11-00000000" / "model.onnx"
@@ -122,6 +143,23 @@ def test_force_with_other_bytes_keeps_both_and_fails(options: RunOptions) -> Non
     assert done.reason["code"] == "PL-708"
     assert done.reason["where"] == "model.onnx"
     assert verify_directory(options.out / "fake-op11-00000000") == []
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_other_bytes_may_come_of_files_that_no_key_sees(options: RunOptions, reads: bool) -> None:
+    """The sentence named two directories to compare, and never what the warnings of both said."""
+
+    def other(workspace: Workspace) -> Verdict:
+        workspace.file("model.onnx", "model").write_bytes(b"other")
+        return Verdict()
+
+    source = {"source": reads_a_file} if reads else {}
+    run([make_plan(steps=stages(**source))], options)
+    again = replace(options, force=True, cache_mode="none")
+    (done,) = run([make_plan(steps=stages(write=other, **source))], again)
+    assert done is not None and done.reason is not None and done.reason["code"] == "PL-708"
+    said = "; what the code reads by itself may have changed since: a.json"
+    assert done.reason["next_step"].endswith(said) == reads
 
 
 def test_a_failed_stage_keeps_a_true_record(options: RunOptions) -> None:

@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from pipeline.errors import InternalError
-from pipeline.events import Event, Finding
+from pipeline.errors import InternalError, Refused, StageFailed
+from pipeline.events import UNSEEN, Event, Finding
+from pipeline.parity.config import ParityConfig
+from pipeline.parity.stages import ReferenceStage
 from pipeline.samples.spec import parse_inputs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.identity import identify
@@ -193,8 +196,109 @@ def test_code_that_is_run_without_an_import_is_said(tmp_path: Path, load: str) -
         assert told == [[str(tmp_path / "helper.py")]]
 
 
+@pytest.mark.parametrize("where", ["__init__", "forward", "both"])
+def test_a_file_that_forward_reads_by_itself_is_said_by_the_reference(tmp_path: Path, where: str) -> None:
+    """Nobody listened while the network ran; what was said when it was built is not said twice."""
+    read = "self.factor = float(Path(__file__).with_name('factor.txt').read_text())"
+    text = FORWARD.replace("pass  # __init__", read if where != "forward" else "pass")
+    (tmp_path / "net.py").write_text(text.replace("pass  # forward", read if where != "__init__" else "pass"))
+    (tmp_path / "factor.txt").write_text("2.0")
+    for private_apis in (True, False):
+        desk = referenced(tmp_path, private_apis, init="plain")
+        told = [
+            (one.stage, one.data) for one in desk.events if isinstance(one, Finding) and UNSEEN in one.data
+        ]
+        stage = "reference" if where == "forward" else "source"
+        assert told == [(stage, {UNSEEN: [str(tmp_path / "factor.txt")]})] * private_apis
+
+
+FORWARD = """
+import importlib
+from pathlib import Path
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.factor = torch.nn.Conv2d(3, 4, 1), torch.nn.BatchNorm2d(4), 2.0
+        pass  # __init__
+
+    def forward(self, x):
+        pass  # forward
+        return self.norm(self.conv(x)) * self.factor
+
+
+def build():
+    return Net()
+"""
+
+
+def referenced(folder: Path, private_apis: bool = True, **more: Any) -> Desk:
+    """The desk after the source and the reference stage of net.py."""
+    model = ModelConfig(
+        source="factory",
+        name="net",
+        factory=f"{folder}/net.py:build",
+        inputs={"x": {"shape": [1, 3, 8, 8]}},
+        **more,
+    )
+    desk = Desk(folder)
+    one = stage(model, private_apis=private_apis)
+    one.run(desk)
+    values = {"x": np.ones((1, 3, 8, 8), np.float32)}
+    desk.values |= {"export_inputs": values, "parity_inputs": {"seed0": values}}
+    ReferenceStage(ParityConfig()).run(desk)
+    return desk
+
+
+@pytest.mark.parametrize("init", ["live", "plain"])
+def test_an_import_inside_forward_finds_its_neighbour(tmp_path: Path, init: str) -> None:
+    """It was found while the file was imported alone: the run ended with advice on model.inputs."""
+    (tmp_path / "beside_forward.py").write_text("FACTOR = 2.0\n")
+    (tmp_path / "net.py").write_text(
+        FORWARD.replace("pass  # forward", "from beside_forward import FACTOR; self.factor = FACTOR")
+    )
+    sys.modules.pop("beside_forward", None)
+    before = list(sys.path)
+    desk = referenced(tmp_path, init=init)
+    assert sys.path == before
+    assert [event for event in desk.events if isinstance(event, Finding) and event.level == "warning"] == []
+
+
+@pytest.mark.parametrize("init", ["live", "plain"])
+def test_a_module_that_forward_loads_by_a_name_no_import_says_is_refused(tmp_path: Path, init: str) -> None:
+    (tmp_path / "unnamed_beside_forward.py").write_text("FACTOR = 2.0\n")
+    (tmp_path / "net.py").write_text(
+        FORWARD.replace(
+            "pass  # forward", "importlib.import_module('_'.join(['unnamed', 'beside', 'forward']))"
+        )
+    )
+    sys.modules.pop("unnamed_beside_forward", None)
+    with pytest.raises(Refused, match=r"PL-233: .*unnamed_beside_forward"):
+        referenced(tmp_path, init=init)
+
+
+def test_a_module_that_forward_misses_is_not_blamed_on_the_inputs(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(FORWARD.replace("pass  # forward", "import no_such_module_anywhere"))
+    with pytest.raises(StageFailed, match="Install no_such_module_anywhere"):
+        referenced(tmp_path, init="plain")
+
+
+def test_lines_that_a_traceback_shows_are_not_read_by_the_network(tmp_path: Path) -> None:
+    """torch notes the stack of whoever seeds it, with every line's source."""
+    (tmp_path / "other.py").write_text("x = 1\n")
+    (tmp_path / "net.py").write_text(
+        FORWARD.replace(
+            "pass  # __init__",
+            "import linecache; linecache.getlines(str(Path(__file__).with_name('other.py')))",
+        )
+    )
+    desk = referenced(tmp_path)
+    assert [event for event in desk.events if isinstance(event, Finding) and event.level == "warning"] == []
+
+
 def test_files_that_keys_see_are_not_said(tmp_path: Path) -> None:
-    import numpy as np
     import torch
 
     (tmp_path / "net.py").write_text("from torch import nn\n\ndef build():\n    return nn.Conv2d(3, 4, 1)\n")

@@ -136,6 +136,22 @@ def test_options_that_the_tool_does_not_take(options: dict[str, Any], said: str)
     assert said in error.value.reason.sentence()
 
 
+@pytest.mark.parametrize(
+    ("options", "step"),
+    [
+        ({"mean": [1, 2]}, "Type 'target.options.mean=[0.5,0.5,0.5]'"),  # and not two numbers, refused next
+        ({"mean": 127.5}, "Divide by 255: type target.options.mean=0.5"),
+        ({"std": [0, 1, 1]}, "Type 'target.options.std=[0.5,0.5,0.5]'"),
+        ({"input_type_train": "rgbb"}, "Type target.options.input_type_train=rgb"),
+        ({"optimize_level": "O9"}, "Type target.options.optimize_level=O0"),
+    ],
+)
+def test_what_is_to_be_typed_for_an_option_is_taken(options: dict[str, Any], step: str) -> None:
+    with pytest.raises(Refused) as error:
+        _tree(**options)
+    assert error.value.reason.next_step == step
+
+
 def test_refused_before_work(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="PL-622"):
         _stage(TargetConfig(name="horizon_x3", options={"nonsense": 1}))

@@ -18,7 +18,7 @@ from pipeline.errors import StageFailed
 from pipeline.events import Finding
 from pipeline.graph.assemble import ModelFile
 from pipeline.graph.bare import BareModel
-from pipeline.targets.precheck_stage import COLUMNS, PrecheckStage
+from pipeline.targets.precheck_stage import COLUMNS, PrecheckStage, _sentence
 from pipeline.targets.profile import Profile, load_profile
 from tests.targets.judging import model
 from tests.targets.workspace import DictWorkspace
@@ -121,6 +121,45 @@ def test_in_a_run_directory_the_override_alone_mends(
     saved(tmp_path, opset=13)
     _, out, _ = told(capsys, str(tmp_path), "--target", "horizon_x3")
     assert "      to mend it: export.opset=11" in out.splitlines()
+
+
+def test_mends_are_words_that_can_be_typed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They were `export.opset=11` without the network, and "rule gelu_to_tanh" without a key."""
+    file = saved(tmp_path, "Neg (r)", opset=13)
+    record = {"overrides": ["model=my_net", "export.opset=13", "model.args={a: 1}", "target=tvm"]}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    _, out, _ = told(capsys, str(tmp_path), "--target", "horizon_x3")
+    mends = [line.partition("to mend it: ")[2] for line in out.splitlines() if "to mend it" in line]
+    assert mends == [
+        "model=my_net 'model.args={a: 1}' target=tvm export.opset=11",
+        "model=my_net export.opset=13 'model.args={a: 1}' target=horizon_x3 target.rules.neg_to_mul=true",
+    ]
+    (tmp_path / "run.json").unlink()
+    _, out, _ = told(capsys, str(file), "--target", "horizon_x3", "--json")
+    assert json.loads(out)["findings"][1]["mend"] == (
+        f"model=onnx_file model.path={file} target=horizon_x3 target.rules.neg_to_mul=true"
+    )
+
+
+def test_a_refused_node_names_the_rule_by_its_key() -> None:
+    sentences = {
+        "rule gelu_to_tanh (an approximation)": "Type target.rules.gelu_to_tanh=true (an approximation). ",
+        "rule prelu_to_leaky_relu or prelu_to_relus":
+            "Type target.rules.prelu_to_leaky_relu=true or target.rules.prelu_to_relus=true. ",
+        "export.opset=11": "Type export.opset=11. ",
+        "ask for the BPU (target.options.node_info)": "Ask for the BPU (target.options.node_info). ",
+    }  # fmt: skip
+    assert {mend: _sentence(mend) for mend in sentences} == sentences
+
+
+def test_several_paths_are_refused_as_such(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second one was called a key of target, and `reproduce` spoke of unrecognized arguments."""
+    paths = [str(saved(tmp_path, name=name)) for name in ("a.onnx", "b.onnx")]
+    code, _, err = told(capsys, *paths, "--target", "tvm")
+    said = f"precheck takes one at a time; found {paths[0]} and {paths[1]}, expected one path. Type the command once"
+    assert code == 2 and said in err
+    assert main(["reproduce", *paths]) == 2
+    assert "reproduce takes one at a time" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_there_are_refused_as_in_a_run(

@@ -8,7 +8,7 @@ number of inputs, element types), or the way ends at v.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import StageFailed
@@ -81,8 +81,31 @@ def lower(model: BareModel, opset: int, *, off: Collection[str] = ()) -> tuple[B
 
     Raises:
         LoweringFailed: PL-430, nodes that no rule brings to that opset; all that stand in the way at the
-            nearest opset that can be reached are named.
+            nearest opset that can be reached are named, and the rules of `off` that would reach further.
     """
+    try:
+        return _lower(model, opset, off)
+    except LoweringFailed as failed:
+        if off:
+            _name_switched_off(failed, model, opset, off)
+        raise
+
+
+def _name_switched_off(failed: LoweringFailed, model: BareModel, opset: int, off: Collection[str]) -> None:
+    """Say which switches are to be taken away, where that reaches an older opset."""
+    reached = opset
+    try:
+        _, rewriting = _lower(model, opset, ())
+    except LoweringFailed as again:
+        reached, rewriting = again.nearest, again.rewriting
+    switches = [f"export.rules.{name}=false" for name in rewriting.counts if name in off]
+    if reached < failed.nearest and switches:
+        step = f"Take {' and '.join(switches)} away"
+        step += f", which reaches opset {reached}" if reached > opset else ""
+        failed.reason = replace(failed.reason, next_step=f"{step}, or type export.opset={failed.nearest}")
+
+
+def _lower(model: BareModel, opset: int, off: Collection[str]) -> tuple[BareModel, Rewriting]:
     opened = OpenedModel(model)
     source = opened.opset
     if opset >= source:

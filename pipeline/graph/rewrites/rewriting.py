@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+
+#: How many rules a line names.
+NAMED: Final = 3
 
 
 @dataclass(frozen=True)
@@ -68,3 +72,10 @@ class Rewriting:
             for one in self.declined
         ]
         return {"applied": self.counts, "declined": declined}
+
+
+def names_of(counts: Mapping[str, int]) -> str:
+    """The rules of `Rewriting.counts` for a short line, those that replaced most first: "a, b, c and 2 more"."""
+    names = sorted(counts, key=lambda name: (-counts[name], name))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

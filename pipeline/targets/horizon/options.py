@@ -164,8 +164,18 @@ def _refused(board: Board, problem: Problem, options: Mapping[str, Any]) -> Refu
     return Refused(
         "PL-622", f"{board.tool} does not take it: {problem.message}", where=where,
         found=str(options[name]) if name in options else None,
-        next_step=f"Change target.options.{name}" if name in options else "Change target.options or model.inputs",
+        next_step=_allowed(board, name, options[name]) if name in options else
+        "Change target.options or model.inputs",
     )  # fmt: skip
+
+
+def _allowed(board: Board, name: str, value: Any) -> str:
+    """What to type instead of a word that a key does not take."""
+    key = key_of(board.tool, group_of(board.tool, name) or "", name)
+    if key is None or not isinstance(value, str) or not key.values or value in key.values:
+        return f"Change target.options.{name}"
+    near = get_close_matches(value, key.values, n=1)
+    return f"Type target.options.{name}={(near or key.values)[0]}"
 
 
 def calibration_folder(one: InputSettings, placeholder: bool) -> str:
@@ -245,21 +255,37 @@ def _channels(one: InputFacts, name: str, value: Any) -> tuple[float, ...] | Non
     if value is None:
         return None
     items = list(value) if isinstance(value, (list, tuple)) else [value]
+    channels = one.shape[1 if _layout(one.shape) == "NCHW" else -1] if len(one.shape) == 4 else 1
+    example = f"Type {_typed(name, [0.5] * channels)}"
     if not items or not all(isinstance(item, (int, float)) and not isinstance(item, bool) for item in items):
         raise Refused("PL-622", f"{name} is a number, or a list with one a channel", where=f"target.options.{name}",
-                      found=str(value), next_step=f"Type 'target.options.{name}=[0.5,0.5,0.5]'")  # fmt: skip
+                      found=str(value), next_step=example)  # fmt: skip
     if name == "std" and any(item <= 0 for item in items):
-        raise Refused("PL-622", "std is more than 0", where="target.options.std", found=str(value))
+        raise Refused(
+            "PL-622", "std is more than 0", where="target.options.std", found=str(value), next_step=example
+        )
+    if len(items) > 1 and len(items) not in (one.shape[1:2] + one.shape[-1:]):
+        raise Refused(
+            "PL-622", f"{name} has {len(items)} numbers", where=f"target.options.{name}", found=str(value),
+            expected=f"one, or one a channel of {one.name} {list(one.shape)}", next_step=example,
+        )  # fmt: skip
     if any(item > 1 for item in items):
         raise Refused(
             "PL-622", f"{name} is on data in [0, 1]", where=f"target.options.{name}", found=str(value),
-            next_step=f"Divide by {LARGEST_PIXEL:g}: type 'target.options.{name}="
-            f"[{','.join(f'{item / LARGEST_PIXEL:.4g}' for item in items)}]'",
+            next_step=f"Divide by {LARGEST_PIXEL:g}: type "
+            + _typed(name, [item / LARGEST_PIXEL for item in items]),
         )  # fmt: skip
-    if len(items) > 1 and len(items) not in (one.shape[1:2] + one.shape[-1:]):
-        raise Refused("PL-622", f"{name} has {len(items)} numbers", where=f"target.options.{name}",
-                      found=str(value), expected=f"one, or one a channel of {one.name} {list(one.shape)}")  # fmt: skip
     return tuple(float(item) for item in items)
+
+
+def _typed(name: str, numbers: Sequence[float]) -> str:
+    """An option as it is typed in a shell."""
+    texts = [f"{number:.4g}" for number in numbers]
+    return (
+        f"target.options.{name}={texts[0]}"
+        if len(texts) == 1
+        else f"'target.options.{name}=[{','.join(texts)}]'"
+    )
 
 
 def _input_keys(board: Board, inputs: Sequence[InputSettings], options: Mapping[str, Any]) -> dict[str, Any]:

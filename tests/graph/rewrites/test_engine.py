@@ -172,6 +172,29 @@ def test_the_operators_in_the_way_and_the_nearest_opset():
     assert caught.value.nearest == 11
 
 
+def test_the_switch_of_a_rule_that_would_do_it_is_to_be_taken_away():
+    """The sentence said that the rule is switched off, and then only to type another opset."""
+    text = "g (float[3,3] x) => (float[3,3] z) { y = HardSwish(x) z = Mish(y) }"
+    steps = {
+        (16, "mish", "hard_swish"): "Take export.rules.mish=false away, or type export.opset=18",
+        (13, "mish", "hard_swish"): "Take export.rules.hard_swish=false and export.rules.mish=false away, or type "
+        "export.opset=18",
+        (13, "hard_swish", "gelu"): "Take export.rules.hard_swish=false away, or type export.opset=14",
+    }  # fmt: skip
+    for (opset, *off), step in steps.items():
+        with pytest.raises(LoweringFailed) as caught:
+            lower(bare(text, opset=20), opset, off=off)
+        assert caught.value.reason.next_step == step
+    beside = "g (float[3,3] x) => (float y, float[3,3] z) { y = Det(x) z = HardSwish(x) }"
+    for off, step in {
+        "hard_swish": "Take export.rules.hard_swish=false away, which reaches opset 11, or type export.opset=14",
+        "mish": "Type export.opset=11",
+    }.items():
+        with pytest.raises(LoweringFailed) as caught:
+            lower(bare(beside, opset=18), 9, off=[off])
+        assert caught.value.reason.next_step == step
+
+
 def test_the_first_rule_that_breaks_something_is_named(monkeypatch):
     """A rule that is wrong on purpose stands before one that is right."""
     real = rules_of("lower")

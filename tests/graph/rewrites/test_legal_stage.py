@@ -17,6 +17,7 @@ from pipeline.graph.legalise import legalise, legalise_and_prove, wanted_rules
 from pipeline.graph.legalise_stage import LegaliseStage
 from pipeline.graph.rewrites.families import rules_of
 from pipeline.graph.rewrites.names import LEGALISATION
+from pipeline.graph.rewrites.rewriting import names_of
 from pipeline.graph.rewrites.rule import Rule
 from pipeline.graph.simplify import operators
 from pipeline.graph.source_map import source_map
@@ -65,8 +66,18 @@ def test_the_stage_rewrites_proves_and_says_what_it_did(tmp_path: Path) -> None:
     assert verdict.status == "passed" and verdict.measured["error"] < 1e-5
     assert verdict.measured["applied"]["hard_sigmoid_to_clip"] == 1
     assert verdict.measured["nodes_before"] == 4
+    assert verdict.summary == (
+        "6 nodes, 3 rewritten by constants_to_depthwise_conv, hard_sigmoid_to_clip, uneven_conv_pads_apart"
+    )
     made_by = {row["made_by"] for row in source_map(after)["nodes"].values()}
     assert {"export", "rule hard_sigmoid_to_clip", "rule constants_to_depthwise_conv"} <= made_by
+
+
+def test_a_line_names_the_rules_that_replaced_most() -> None:
+    """The line of the stage said "72 rewritten" and no rule; that of the export listed them all."""
+    counts = {"einsum": 1, "gelu": 4, "mish": 2, "round": 1, "swish": 9}
+    assert names_of(counts) == "swish, gelu, mish and 2 more"
+    assert names_of({"gelu": 1, "einsum": 1}) == "einsum, gelu"
 
 
 def test_nothing_to_do_hands_the_same_graph_on(tmp_path: Path) -> None:
