@@ -66,6 +66,7 @@ CODES: Final[dict[str, str]] = {
     "PL-231": "the network's outputs cannot be named",
     "PL-232": "the device is not there",
     "PL-233": "a callable that the configuration names loads code that no import statement names",
+    "PL-234": "code, weights or inputs changed while the run was at work",
     "PL-240": "the .onnx file or its data cannot be read",
     "PL-241": "the .onnx file is damaged, or no ONNX model",
     "PL-242": "the .onnx file asks for more than it holds, or for something outside its folder",

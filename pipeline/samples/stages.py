@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
-from pipeline.errors import InternalError
+from pipeline.errors import InternalError, StageFailed
 from pipeline.samples.spec import Axis, InputSpecs
 from pipeline.stage import ArtifactParts, KeyParts, Verdict, Workspace
 
@@ -67,9 +67,23 @@ class InputsStage:
             )
         for label, sizes in other_sizes(self.specs).items():
             parity[label] = make_samples(self.specs, seed=self.seed, stream=f"parity/{label}", sizes=sizes)
+        self._refuse_changed()
         workspace.put("parity_inputs", parity)
         count = len(parity) - self.seeds
         return Verdict(summary=f"{self.seeds} seeds" + (f", {count} other sizes" if count else ""))
+
+    def _refuse_changed(self) -> None:
+        """What was read has to be what the keys speak of."""
+        try:
+            now = self.specs.files()
+        except OSError as error:
+            now = {str(error.filename): error.strerror or "it cannot be read"}
+        for path, sha256 in self.files.items():
+            if now.get(path) != sha256:
+                raise StageFailed(
+                    "PL-234", "the file of an input changed while the run was at work", found=path,
+                    next_step="Type the same command again: it takes what is there now",
+                )  # fmt: skip
 
     def ensures(self, workspace: Workspace) -> None:
         """Every set has every tensor, in the order of the call, with its dtype."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +46,7 @@ class Network:
         training_modules: names of the modules that were in training mode when they were built;
             for an export that is to preserve it.
         own_code: the user's code behind it.
+        refuse_changed: raises when that code or the weights are no longer what they were.
     """
 
     module: torch.nn.Module
@@ -55,6 +56,7 @@ class Network:
     build: Callable[[], Network] | None = field(default=None, repr=False)
     training_modules: frozenset[str] = field(default=frozenset(), repr=False)
     own_code: OwnCode | None = field(default=None, repr=False)
+    refuse_changed: Callable[[], None] | None = field(default=None, repr=False)
     _ran: bool = field(default=False, init=False, repr=False)
 
     def arguments(self, values: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -112,20 +114,26 @@ class Network:
         network.build = self.build
         return network
 
-    def at_work(self, stage: str, emit: Emit | None = None) -> AbstractContextManager[Any]:
+    @contextmanager
+    def at_work(self, stage: str, emit: Emit | None = None) -> Iterator[None]:
         """To be held while it runs: imports inside forward find their neighbours.
 
         Args:
             stage: that runs it.
             emit: gets a warning of files that no key sees; modules that none sees are refused then.
+
+        Raises:
+            StageFailed: PL-234, code that it imported meanwhile is not what the keys speak of.
         """
-        stack = ExitStack()
-        if self.own_code is not None:
-            callables = own_callables(self.own_code.model)
-            if emit is not None:
-                stack.enter_context(self.own_code.at_work(stage, emit))
-            stack.enter_context(neighbours_found(callables, refuse=emit is not None))
-        return stack
+        with ExitStack() as stack:
+            if self.own_code is not None:
+                callables = own_callables(self.own_code.model)
+                if emit is not None:
+                    stack.enter_context(self.own_code.at_work(stage, emit))
+                stack.enter_context(neighbours_found(callables, refuse=emit is not None))
+            yield
+        if self.refuse_changed is not None:
+            self.refuse_changed()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers by qualified name; a shared tensor stands under its first name."""

@@ -7,11 +7,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pipeline.config.canonical import names_file
 from pipeline.config.code import parse_callable
-from pipeline.errors import InternalError
+from pipeline.errors import InternalError, Refused, StageFailed
 from pipeline.samples.spec import InputSpecs
 from pipeline.sources.config import ModelConfig
-from pipeline.sources.identity import SourceIdentity
+from pipeline.sources.identity import SourceIdentity, identify
 from pipeline.stage import KeyParts, Verdict, Workspace
 
 
@@ -89,10 +90,31 @@ class SourceStage:
                 private_apis=self.private_apis,
                 emit=workspace.emit,
             )
-        network.own_code = own
+        self.refuse_changed()
+        network.own_code, network.refuse_changed = own, self.refuse_changed
         workspace.put("network", network)
         parameters = sum(parameter.numel() for parameter in network.module.parameters())
         return Verdict(summary=f"{self.identity.label}, {_count(parameters)} parameters")
+
+    def refuse_changed(self) -> None:
+        """Hold the user's files against the identity that the keys speak of.
+
+        They are read long after the keys were made, some of them (imports inside forward) only when the
+        network runs: what was made of others must neither bear these keys nor be cached under them.
+
+        Raises:
+            StageFailed: PL-234.
+        """
+        if not (self.identity.files or names_file(self.model.weights or "")):
+            return
+        try:
+            now = identify(self.model, seed=self.seed)
+        except Refused as error:
+            raise changed("the network's code or weights", error.reason.sentence()) from error
+        if now.code != self.identity.code:
+            raise changed("the network's code", ", ".join(path.name for path in self.identity.files))
+        if now.weights != self.identity.weights:
+            raise changed("the weights", str(self.model.weights))
 
     def ensures(self, workspace: Workspace) -> None:
         """The network is in eval mode and whole in memory."""
@@ -100,6 +122,14 @@ class SourceStage:
         training = [name for name, module in network.module.named_modules() if module.training]
         if training:
             raise InternalError(f"the network was handed over in training mode: {training[:3]}")
+
+
+def changed(what: str, found: str) -> StageFailed:
+    """The error for a file that is no longer what the keys speak of."""
+    return StageFailed(
+        "PL-234", f"{what} changed while the run was at work", found=found,
+        next_step="Type the same command again: it takes what is there now",
+    )  # fmt: skip
 
 
 def _import_modules(model: ModelConfig, private_apis: bool) -> None:
