@@ -65,7 +65,7 @@ CODES: Final[dict[str, str]] = {
     "PL-230": "the inputs do not fit the network",
     "PL-231": "the network's outputs cannot be named",
     "PL-232": "the device is not there",
-    "PL-233": "a callable that the configuration names loads code that no import statement names",
+    "PL-233": "a callable that the configuration names loads code of its own that is in no key",
     "PL-234": "code, weights or inputs changed while the run was at work",
     "PL-240": "the .onnx file or its data cannot be read",
     "PL-241": "the .onnx file is damaged, or no ONNX model",

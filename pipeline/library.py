@@ -97,6 +97,11 @@ def export(
         # Private interfaces of torch and onnxsim change process-wide state: the command line's alone.
         plan = build_plan(replace(made, private_apis=False), tuple(overrides))
         options = run_options(made)
+        if made.dry_run:
+            raise Refused(
+                "PL-111", "a dry run prints a plan and gives no result, and this call returns one",
+                where="dry_run", next_step="Take it away, or run python -m pipeline in a process",
+            )  # fmt: skip
         for key in ("timeout_s", "memory_limit"):
             if getattr(made, key) is not None:
                 raise Refused(

@@ -30,6 +30,7 @@ from pipeline.report.progress import stage_view
 from pipeline.report.units import count, place
 from pipeline.run.explain import differences
 from pipeline.run.plan import Plan
+from pipeline.run.point import present
 from pipeline.run.points import run_points
 from pipeline.run.records import MANIFEST, RECORD, load
 from pipeline.sources.identity import identify
@@ -82,6 +83,8 @@ def _say(given: Any, found: Sequence[Difference], differ: Sequence[Difference]) 
 
 def _make(plan: Plan, config: Config, manifest: Mapping[str, Any], out: Path, *, quiet: bool) -> Path:
     options = replace(run_options(config), out=out, cache_mode="none", force=False)
+    if present(plan, options):
+        raise _kept(out, plan)
     view = stage_view(sys.stderr)
     (finished,), interrupt = run_points(
         [plan], [options],
@@ -98,7 +101,17 @@ def _make(plan: Plan, config: Config, manifest: Mapping[str, Any], out: Path, *,
             found=f"{reason.code}: {reason.sentence()}" if reason else None,
             next_step=_upgraded(plan, manifest),
         )  # fmt: skip
+    if finished.reused:  # somebody else made it meanwhile
+        raise _kept(out, plan)
     return Path(finished.directory)
+
+
+def _kept(out: Path, plan: Plan) -> Refused:
+    """What was there already proves nothing."""
+    return Refused(
+        "PL-800", "the folder of --keep holds this run directory already, so it would not be made again",
+        where=place(out / plan.label), next_step="Type --keep with another folder",
+    )  # fmt: skip
 
 
 def _upgraded(plan: Plan, manifest: Mapping[str, Any]) -> str | None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pipeline.config.build import build
 from pipeline.config.canonical import CODE_KEYS
 from pipeline.config.request import Config
+from pipeline.errors import Refused
 from pipeline.locations import is_packaged
 
 #: Where a data file is now: (name, sha256) -> path.
@@ -34,14 +36,26 @@ def restore(request: Mapping[str, Any], locate_file: LocateFile, locate_code: Lo
     Raises:
         Refused: the request holds what this version's keys do not take, or a file is not found.
     """
+    try:
+        tree = _tree(request, locate_file, locate_code)
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
+        raise Refused(
+            "PL-801", "the request in the manifest is damaged", where="manifest.json",
+            found=f"{type(error).__name__}: {error}", next_step="Make the run directory again",
+        ) from error  # fmt: skip
+    return build(tree)
+
+
+def _tree(request: Mapping[str, Any], locate_file: LocateFile, locate_code: LocateCode) -> dict[str, Any]:
     tree = {name: _back(value, locate_file) for name, value in request.items()}
     tree["model"]["inputs"] = {name: _back(value, locate_file) for name, value in request["model"]["inputs"]}
     for key in CODE_KEYS:
         section, _, name = key.partition(".")
         text = tree[section].get(name)
         if text is not None and is_source_file(text):
+            _plain_name(text.rpartition(":")[0])
             tree[section][name] = locate_code(key, text)
-    return build(tree)
+    return tree
 
 
 def is_source_file(text: str) -> bool:
@@ -49,11 +63,18 @@ def is_source_file(text: str) -> bool:
     return not is_packaged(text) and _SOURCE_FILE.match(text) is not None
 
 
+def _plain_name(name: Any) -> str:
+    """The name of a file, which must not lead anywhere: a link of that name is made."""
+    if not isinstance(name, str) or not name or "\0" in name or PurePosixPath(name).name != name:
+        raise ValueError(f"{name!r} is no name of a file")
+    return name
+
+
 def _back(value: Any, locate_file: LocateFile) -> Any:
     if isinstance(value, Mapping):
         for kind in ("file", "folder"):
             if set(value) == {kind, "sha256"}:
-                return locate_file(value[kind], value["sha256"])
+                return locate_file(_plain_name(value[kind]), str(value["sha256"]))
         if set(value) == {"pairs"}:
             return {key: _back(inner, locate_file) for key, inner in value["pairs"]}
         if set(value) == {"float"}:

@@ -73,17 +73,16 @@ class Cache:
     # -- reading ---------------------------------------------------------------------------------
 
     def find(self, key: str) -> CacheEntry | None:
-        """The entry of `key`, or None. Its files are verified by `load`.
+        """The entry of `key`, or None. Its files are verified by `load`."""
+        return self._read(self._entry_dir(key)) if self.reads else None
 
-        A folder whose record is damaged is removed: it would stand in the way of a new entry.
-        """
-        if not self.reads:
-            return None
+    def is_damaged(self, key: str) -> bool:
+        """Whether there is an entry of `key` whose record is damaged: `find` gives None for it."""
         folder = self._entry_dir(key)
-        entry = self._read(folder)
-        if entry is None and self.writes and folder.exists():
-            self._discard(folder)
-        return entry
+        try:
+            return folder.exists() and self._read(folder) is None
+        except OSError:  # whether there is one cannot be seen
+            return False
 
     def load(self, entry: CacheEntry, artifact: str, kind: type[Storable], scratch: Path) -> Storable:
         """The artifact's value, each of its files verified; DamagedEntryError otherwise."""
@@ -124,8 +123,19 @@ class Cache:
                     return f"{artifact}/{file['path']} is missing"
         return None
 
+    def damaged(self) -> Iterator[tuple[CacheEntry | Path, str]]:
+        """Every entry that is not whole, with what is wrong with it."""
+        for found in self.entries():
+            wrong = self.check(found) if isinstance(found, CacheEntry) else "entry.json is damaged"
+            if wrong:
+                yield found, wrong
+
     def entries(self) -> Iterator[CacheEntry | Path]:
-        """Every entry, or the path of what should be one and cannot be read."""
+        """Every entry, or the path of what should be one and cannot be read.
+
+        Raises:
+            OSError: a folder cannot be listed.
+        """
         root = self.root / "entries"
         if not root.is_dir():
             return
@@ -160,6 +170,8 @@ class Cache:
             seal = hashlib.sha256(body.encode()).hexdigest()
             (making / "entry.json").write_text(f"{seal}\n{body}")
             sync_tree(making)
+            if self.is_damaged(key.key):  # it would stand in the way
+                self.remove(key.key)
             move_into_place(making, self._entry_dir(key.key))
         finally:
             shutil.rmtree(making, ignore_errors=True)
@@ -167,15 +179,37 @@ class Cache:
         if self.size is not None:
             self.evict(self.size)
 
-    def remove(self, key: str) -> None:
-        """Take the entry away: first out of sight in one step, then from the disk."""
-        self._discard(self._entry_dir(key))
+    def remove(self, key: str) -> bool:
+        """Take the entry away, where the folder can be written; whether it went."""
+        try:
+            self._discard(self._entry_dir(key))
+        except OSError:  # a read-only cache is used with its damage
+            return False
+        return True
 
-    def clear(self) -> int:
-        """Remove everything; the number of entries that there were."""
+    def clear(self) -> tuple[int, OSError | None]:
+        """Remove everything; how many entries went, and why something did not."""
         count = sum(1 for _ in self.entries())
         shutil.rmtree(self.root, ignore_errors=True)
-        return count
+        try:
+            shutil.rmtree(self.root)  # what still stands says why
+        except FileNotFoundError:
+            return count, None
+        except OSError as error:
+            return count - sum(1 for _ in self.entries()), error
+        return count, None
+
+    def clear_damaged(self) -> tuple[int, OSError | None]:
+        """Remove what is not whole, and large files that nobody uses then; as `clear`."""
+        count, damaged = 0, list(self.damaged())  # all are known before a shared large file goes
+        try:
+            for found, _ in damaged:
+                self._discard(found if isinstance(found, Path) else self._entry_dir(found.key))
+                count += 1
+            self._drop_unused_blobs([entry for entry in self.entries() if isinstance(entry, CacheEntry)])
+        except OSError as error:
+            return count, error
+        return count, None
 
     def evict(self, limit: int) -> list[str]:
         """Remove least recently used entries, and blobs that nobody uses, until `limit` bytes hold."""
@@ -187,7 +221,8 @@ class Cache:
         for entry in sorted(found, key=lambda entry: entry.used):
             if self._bytes_on_disk() <= limit:
                 break
-            self.remove(entry.key)
+            if not self.remove(entry.key):
+                continue
             removed.append(entry.key)
             found.remove(entry)
             self._drop_unused_blobs(found)
@@ -254,12 +289,12 @@ class Cache:
 
     def _hold(self, source: Path, held: Path, name: str | None = None) -> Path:
         """A second name for a large file, so that it is not evicted; the file's own where there can be none."""
-        held.mkdir(parents=True, exist_ok=True)
         other = held / (name or source.name)
         try:
+            held.mkdir(parents=True, exist_ok=True)
             other.unlink(missing_ok=True)
             os.link(source, other)
-        except OSError:  # it is not there, or this file system has no hard links
+        except OSError:  # it is not there, the folder is read-only, or this file system has no hard links
             return source
         return other
 
@@ -280,6 +315,7 @@ class Cache:
             return
 
     def _discard(self, path: Path) -> None:
+        """Take a folder away: first out of sight in one step, then from the disk."""
         grave = self.root / "tmp" / uuid.uuid4().hex
         grave.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -2,6 +2,7 @@
 
     outputs/<label>/                 whole, never replaced
     outputs/failed/<label>/          the last failed try
+    outputs/damaged/<label>-<hex>/   what was whole once, moved aside
     outputs/.making/<label>-<hex>/   a run at work (or what a killed one left: cleaned by the next)
     outputs/.locks/<label>           held while a run of this request is at work
 
@@ -29,6 +30,7 @@ from pipeline.run.cache import move_into_place, sync_tree
 MAKING: Final = ".making"
 LOCKS: Final = ".locks"
 FAILED: Final = "failed"
+DAMAGED: Final = "damaged"
 SWEEPS: Final = "sweeps"
 #: How often a waiting run looks whether the other one is done, seconds.
 LOCK_POLL_S: Final = 0.05
@@ -154,13 +156,30 @@ class RunDirectory:
 
     def keep_failure(self, folder: Path) -> Path:
         """Put a failed try where the last failed try is kept."""
-        self.failed.parent.mkdir(exist_ok=True)
+        self._beside(self.failed.parent)
         grave = folder.with_name(folder.name + ".old")
         with suppress(FileNotFoundError):
             os.rename(self.failed, grave)
         os.rename(folder, self.failed)
         shutil.rmtree(grave, ignore_errors=True)
         return self.failed
+
+    def move_aside(self) -> Path:
+        """Put what stands under the final name, and is damaged, where damaged directories are kept."""
+        aside = self.out / DAMAGED / f"{self.label}-{time.time_ns():x}"
+        self._beside(aside.parent)
+        os.rename(self.final, aside)
+        return aside
+
+    def _beside(self, folder: Path) -> None:
+        """Make a folder for what is not whole."""
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise StageFailed(
+                "PL-709", f"something else stands where {folder.name} directories belong", where=str(folder),
+                found="no folder", next_step="Move it away, or type out=FOLDER for another place",
+            ) from error  # fmt: skip
 
     def discard(self, folder: Path) -> None:
         """Remove what was begun."""

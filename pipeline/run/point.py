@@ -14,17 +14,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from pipeline.errors import EXIT_FAILED, EXIT_MADE, EXIT_REFUSED, PipelineError, Reason, StageFailed
+from pipeline.errors import EXIT_FAILED, EXIT_MADE, EXIT_REFUSED, PipelineError, Reason, Refused, StageFailed
 from pipeline.events import UNSEEN, Emit, Event, Finding, RunFinished, RunStarted, StageFinished, StageStarted
 from pipeline.run import records
 from pipeline.run.directory import RunDirectory
 from pipeline.run.plan import Plan
 from pipeline.run.runner import DISK_FULL, SCRATCH, disk_full
 from pipeline.run.verify import NotARunDirectoryError, verify_directory
-
-DAMAGED: Final = "damaged"
 
 
 @dataclass(frozen=True)
@@ -112,10 +110,17 @@ def run_point(plan: Plan, options: RunOptions, emit: Emit, work: Work) -> RunFin
         Refused: the output folder cannot be written, or another run held the lock too long.
     """
     place = RunDirectory(options.out, plan.label)
-    place.prepare()
+    try:
+        place.prepare()
+    except Refused:  # what stands there whole needs neither a lock nor a place to write
+        kept = _whole(plan, place) if present(plan, options) else None
+        if not isinstance(kept, RunFinished):
+            raise
+        _say_returned(plan, place, kept, emit)
+        return kept
     waiting = Finding("run", "info", "another run of the same request is at work: waiting for it")
     with place.lock(options.wait_s, lambda: emit(waiting)):
-        if place.final.exists():
+        if os.path.lexists(place.final):  # a link that leads nowhere stands in the way, too
             kept = _reuse(plan, place, emit)
             if kept is not None and not options.force:
                 _say_returned(plan, place, kept, emit)
@@ -134,21 +139,27 @@ def present(plan: Plan, options: RunOptions) -> bool:
 
 def _reuse(plan: Plan, place: RunDirectory, emit: Emit) -> RunFinished | None:
     """The whole directory that is there already; a damaged one is moved aside."""
+    kept = _whole(plan, place)
+    if isinstance(kept, RunFinished):
+        return kept
+    aside = place.move_aside()
+    emit(
+        Finding(
+            "run", "warning",
+            f"the directory that was there is damaged ({kept}); it is now {aside} and is made again",
+        )
+    )  # fmt: skip
+    return None
+
+
+def _whole(plan: Plan, place: RunDirectory) -> RunFinished | str:
+    """The directory that is there already, or what is wrong with it."""
     try:
         problems = [f"{problem.path} {problem.message}" for problem in verify_directory(place.final)]
     except NotARunDirectoryError as error:
         problems = [str(error)]
     if problems:
-        aside = place.out / DAMAGED / f"{plan.label}-{time.time_ns():x}"
-        aside.parent.mkdir(exist_ok=True)
-        os.rename(place.final, aside)
-        emit(
-            Finding(
-                "run", "warning",
-                f"the directory that was there is damaged ({problems[0]}); it is now {aside} and is made again",
-            )
-        )  # fmt: skip
-        return None
+        return problems[0]
     manifest = records.load(place.final / records.MANIFEST)
     if manifest["keys"]["result"] != plan.keys["result"]:
         raise StageFailed(

@@ -142,13 +142,8 @@ class RunWorkspace:
         try:
             self.values[name] = self.cache.load(entry, name, self.plan.artifact_types[name], self.scratch)
         except DamagedEntryError as error:
-            self.cache.remove(entry.key)
             del self.entries[stage.name]
-            self.emit(
-                Finding(
-                    stage.name, "warning", f"a damaged cache entry was removed and is made again: {error}"
-                )
-            )
+            _say_damaged(stage, self, str(error))
             self._make(stage)
 
     def _make(self, stage: Stage) -> None:
@@ -257,6 +252,8 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
                 shared.verdicts[key.key], shared.findings[key.key] = verdict, findings
             _say_again(workspace, findings)
             return verdict, "hit"
+        if workspace.cache.reads and workspace.cache.is_damaged(key.key):
+            _say_damaged(stage, workspace, "its entry.json is damaged")
     elif getattr(stage, "on_demand", False) and not _needed(stage, plan, workspace):
         _say_again(workspace, _kept_by_others(stage, plan, workspace))
         return Verdict(summary="not needed: what takes it is cached"), "off"
@@ -273,6 +270,14 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
     if verdict.status == "passed" and workspace.cache.writes:
         _store(stage, plan, workspace, verdict)
     return verdict, "miss" if workspace.cache.reads else "off"
+
+
+def _say_damaged(stage: Stage, workspace: RunWorkspace, what: str) -> None:
+    """Remove the stage's damaged entry, where this run may, and say so."""
+    cache = workspace.cache
+    gone = cache.writes and cache.remove(workspace.plan.stage_keys[stage.name].key)
+    done = "was removed and is made again" if gone else "is not used"
+    workspace.emit(Finding(stage.name, "warning", f"a damaged cache entry {done}: {what}"))
 
 
 def _remember(stage: Stage, workspace: RunWorkspace, verdict: Verdict) -> None:

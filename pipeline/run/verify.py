@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -37,7 +38,7 @@ def verify_directory(folder: Path) -> list[Problem]:
     Raises:
         NotARunDirectoryError: neither record is there.
     """
-    if not (folder / MANIFEST).is_file() and not (folder / RECORD).is_file():
+    if not _may_be_file(folder / MANIFEST) and not _may_be_file(folder / RECORD):
         raise NotARunDirectoryError(f"{folder} holds no {MANIFEST} and no {RECORD}")
     problems: list[Problem] = []
     listed: set[str] = {MANIFEST, RECORD}
@@ -49,9 +50,21 @@ def verify_directory(folder: Path) -> list[Problem]:
             listed.add(file["path"])
             problems += _file_problems(folder, file)
     problems += [
-        Problem("extra", path, "is listed in no record") for path in _paths(folder) if path not in listed
+        Problem("extra", _shown(path), "is listed in no record")
+        for path in _paths(folder, problems)
+        if path not in listed
     ]
-    return problems
+    return list(dict.fromkeys(problems))  # run.json lists the manifest, which was read as a record too
+
+
+def _may_be_file(path: Path) -> bool:
+    """False where there is no such file; one that may not be looked at is told of when it is read."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True
+    except OSError:  # no name that a file can have
+        return False
 
 
 def read_record(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
@@ -64,11 +77,19 @@ def read_record(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
         if status.st_size > RECORD_LIMIT:
             problems.append(Problem("invalid", path.name, "is too large to be a record"))
             return None
-        record = json.loads(path.read_bytes())
+        record = json.loads(path.read_bytes(), parse_int=_whole)
+        # Half a surrogate is no name and cannot be printed; NaN is no JSON.
+        json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
     except FileNotFoundError:
         problems.append(Problem("missing", path.name, "is not there"))
         return None
-    except (OSError, ValueError, RecursionError):
+    except OSError as error:
+        problems.append(_unreadable(path.name, error))
+        return None
+    except UnicodeEncodeError:
+        problems.append(Problem("invalid", path.name, "holds text that is no Unicode"))
+        return None
+    except (ValueError, RecursionError):
         problems.append(Problem("invalid", path.name, "is no JSON"))
         return None
     wrong = problems_of(path.name, record)
@@ -80,9 +101,19 @@ def read_record(path: Path, problems: list[Problem]) -> dict[str, Any] | None:
     return None if outside else dict(record)
 
 
+def _whole(digits: str) -> int:
+    if math.isinf(float(digits)):
+        raise ValueError("a whole number that is no float")
+    return int(digits)
+
+
 def _inside(path: str) -> bool:
     parts = PurePosixPath(path)
     return not parts.is_absolute() and ".." not in parts.parts and "\0" not in path
+
+
+def _unreadable(path: str, error: OSError) -> Problem:
+    return Problem("invalid", path, f"cannot be read: {error.strerror}")
 
 
 def _file_problems(folder: Path, file: Mapping[str, Any]) -> list[Problem]:
@@ -91,6 +122,8 @@ def _file_problems(folder: Path, file: Mapping[str, Any]) -> list[Problem]:
         status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return [Problem("missing", file["path"], "is not there")]
+    except OSError as error:
+        return [_unreadable(file["path"], error)]
     if not stat.S_ISREG(status.st_mode):
         return [Problem("changed", file["path"], "is no plain file")]
     if status.st_size != file["size"]:
@@ -99,13 +132,22 @@ def _file_problems(folder: Path, file: Mapping[str, Any]) -> list[Problem]:
         if file_sha256(path) != file["sha256"]:
             return [Problem("changed", file["path"], "has another sha256 than recorded")]
     except DamagedEntryError as error:
-        return [Problem("changed", file["path"], str(error))]
+        return [Problem("invalid", file["path"], str(error).removeprefix(f"{path.name} "))]
     return []
 
 
-def _paths(folder: Path) -> list[str]:
+def _paths(folder: Path, problems: list[Problem]) -> list[str]:
     found = []
-    for root, folders, names in os.walk(folder):
+
+    def note(error: OSError) -> None:
+        problems.append(_unreadable(os.path.relpath(error.filename, folder), error))
+
+    for root, folders, names in os.walk(folder, onerror=note):
         links = [name for name in folders if (Path(root) / name).is_symlink()]
         found += [str((Path(root) / name).relative_to(folder)) for name in [*names, *links]]
     return sorted(found)
+
+
+def _shown(path: str) -> str:
+    """A name whose bytes are no text, as text."""
+    return os.fsencode(path).decode(errors="backslashreplace")

@@ -173,6 +173,7 @@ class AdoptStage:
     def run(self, workspace: Workspace) -> Verdict:
         """Put both; the one attempt is the file itself, converted where another opset was asked."""
         from pipeline.exporters.attempts import Attempt, Attempts
+        from pipeline.graph.rewrites.rewriting import names_of
         from pipeline.sources.onnx_graph import in_opset, with_outputs
 
         bare = with_outputs(workspace.get("file_graph"), self.specs, workspace.get("signature"))
@@ -181,7 +182,8 @@ class AdoptStage:
             bare, counts = in_opset(
                 bare, self.file_opset, self.opset, workspace.get("export_inputs"), self.rules
             )
-            summary = f"opset {self.opset}, converted from {self.file_opset}"
+            by = f" by {names_of(counts)}" if counts else ""
+            summary = f"opset {self.opset}, converted from {self.file_opset}{by}"
             attempt = Attempt("file", self.opset, "passed", converted_from=self.file_opset, rules=counts)
         attempts = Attempts((attempt,))
         workspace.put("exported", bare)

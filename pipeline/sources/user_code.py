@@ -10,8 +10,10 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import sysconfig
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -156,7 +158,7 @@ def _importable(spec: CallableSpec, key: str) -> Iterator[None]:
     known = set(sys.modules)
     try:
         yield
-        _refuse_unseen({key: spec}, set(sys.modules) - known)
+        _refuse_unseen({key: spec}, set(sys.modules) - known, before)
     finally:
         sys.path[:] = before
 
@@ -184,12 +186,13 @@ def neighbours_found(callables: Mapping[str, CallableSpec], *, refuse: bool = Tr
         Refused: code of the user's was loaded that no import statement names.
     """
     roots = list(dict.fromkeys(str(_root(spec)) for spec in callables.values()))
+    before = list(sys.path)
     sys.path[:0] = roots
     known = set(sys.modules)
     try:
         yield
         if callables and refuse:
-            _refuse_unseen(callables, set(sys.modules) - known)
+            _refuse_unseen(callables, set(sys.modules) - known, before)
     finally:
         for root in roots:
             with suppress(ValueError):  # the network's own code may change the path as well
@@ -200,38 +203,87 @@ def _root(spec: CallableSpec) -> Path:
     return Path.cwd() if spec.path is None else package_root(spec.path.absolute())[0]
 
 
-def _refuse_unseen(callables: Mapping[str, CallableSpec], loaded: set[str]) -> None:
-    """Refuse a module of the user's that was loaded by a name which no import statement says.
+def _refuse_unseen(callables: Mapping[str, CallableSpec], loaded: set[str], path: Sequence[str]) -> None:
+    """Refuse a module of the user's that the digest of the code has not got.
 
-    It is not in the digest of the code: another version of it would get the results of this one.
+    No import statement says its name, or it is found only once the code has changed the path. Another
+    version of it would get the results of this one.
+
+    Args:
+        callables: what the configuration names, by key.
+        loaded: names of the modules.
+        path: sys.path before the code ran.
     """
     roots = {Path.cwd().resolve(), *(_root(spec).resolve() for spec in callables.values())}
     own = {name: file for name in loaded if (file := _own_file(name, roots)) is not None}
     if not own:
         return
     key, spec = next(iter(callables.items()))
-    digests = [user_code_digest(each.text, where) for where, each in callables.items()]
+    changed, sys.path[:] = list(sys.path), path  # the key was made before the code changed it
+    try:
+        digests = [user_code_digest(each.text, where) for where, each in callables.items()]
+    finally:
+        sys.path[:] = changed
     seen = {file.resolve() for digest in digests for file in digest.files}
     for name, file in sorted(own.items()):
         if file.resolve() not in seen:
             place = spec.path.name if spec.path is not None else spec.module
+            folder = _found_in(name, file) or file.parent
+            what, step = "no import statement names", "Write"
+            if folder.resolve() not in roots:
+                what, step = (
+                    "is not found before the code runs",
+                    f"Type PYTHONPATH={folder} before the call and write",
+                )
             raise Refused(
-                "PL-233", f"{key} loads a module that no import statement names", where=str(file), found=name,
+                "PL-233", f"{key} loads a module that {what}", where=str(file), found=name,
                 expected="imports that can be seen before the code runs: what they name is part of the key",
-                next_step=f"Write import {name} in {place}; it counts where it is never run, too",
+                next_step=f"{step} import {name} in {place}; it counts where it is never run, too",
             )  # fmt: skip
 
 
 def _own_file(name: str, roots: set[Path]) -> Path | None:
-    """The file of a loaded module, if it was found in one of these folders."""
+    """The file of a loaded module that is the user's: in one of these folders, or below it.
+
+    What is loaded from elsewhere (torch.hub, transformers' remote code) cannot be written as an import: it is
+    warned of like other files (`read_files`).
+    """
     text = getattr(sys.modules.get(name), "__file__", None)
-    if text is None or name.partition(".")[0] == "pipeline":
+    if text is None or name.partition(".")[0] in ("pipeline", _FILES):
         return None
     file = Path(text)
-    above = name.count(".") + (file.name == "__init__.py")
-    if any(part in file.parts for part in _INSTALLED) or above >= len(file.parents):
+    folder = _found_in(name, file)
+    if any(part in file.parts for part in _INSTALLED):
         return None
-    return file if file.parents[above].resolve() in roots else None
+    if folder is not None and folder.resolve() in roots:
+        return file
+    below = not roots.isdisjoint(file.resolve().parents)
+    return (
+        file
+        if below and file.suffix == ".py" and file.is_file() and not _is_of_others(name, file, folder)
+        else None
+    )
+
+
+def _is_of_others(name: str, file: Path, folder: Path | None) -> bool:
+    """Whether a module is of the standard library, or lies where packages were installed to."""
+    top = getattr(sys.modules.get(name.partition(".")[0]), "__file__", None) or ""
+    if any(part in Path(top).parts for part in _INSTALLED):
+        return True  # a package that writes modules of its own elsewhere
+    if not _standard_library().isdisjoint(file.resolve().parents):
+        return True
+    return folder is not None and any(folder.glob("*.dist-info"))
+
+
+@cache
+def _standard_library() -> frozenset[Path]:
+    return frozenset(Path(sysconfig.get_path(kind)).resolve() for kind in ("stdlib", "platstdlib"))
+
+
+def _found_in(name: str, file: Path) -> Path | None:
+    """The folder on the path that a module was found in."""
+    above = name.count(".") + (file.name == "__init__.py")
+    return file.parents[above] if above < len(file.parents) else None
 
 
 def _stale(root: Path, path: Path) -> list[str]:

@@ -59,6 +59,17 @@ def test_the_same_bytes(working: Path) -> None:
     assert sorted(path.name for path in working.iterdir()) == ["cache", "mine", "outputs"]
 
 
+def test_what_is_kept_already_is_not_taken_for_made_again(working: Path) -> None:
+    """It made nothing and said "was made again: the same bytes"."""
+    first = pipeline(working, "reproduce", directory(working), "--keep", "kept")
+    assert first.returncode == 0, first.stderr
+    for kept in ("kept", "outputs"):
+        again = pipeline(working, "reproduce", directory(working), "--keep", kept)
+        assert again.returncode == 2 and "made again: the same" not in again.stdout
+        (line,) = again.stderr.splitlines()
+        assert line.startswith(f"PL-800: {kept}/build-") and "--keep with another folder" in line
+
+
 def test_a_source_that_moved_is_found_by_what_it_says(working: Path) -> None:
     (working / "elsewhere" / "deep").mkdir(parents=True)
     (working / "mine" / "net.py").rename(working / "elsewhere" / "deep" / "net.py")

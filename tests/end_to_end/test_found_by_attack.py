@@ -88,6 +88,13 @@ def test_limits_that_a_library_call_cannot_keep_are_refused(tmp_path: Path) -> N
         export(["model=mynet", "timeout_s=5", f"out={tmp_path}"])
 
 
+def test_a_library_call_refuses_a_dry_run(tmp_path: Path) -> None:
+    """It made the whole directory."""
+    with pytest.raises(Refused, match="dry_run"):
+        export(["model=mynet", "dry_run=true", f"out={tmp_path}"])
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_parameters_that_are_inputs_come_with_their_values(command: CommandLine, exporter: str) -> None:
     """And a folded weight does not bear the name of the network's own."""

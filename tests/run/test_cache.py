@@ -18,6 +18,7 @@ from pipeline.run.plan import StageKey
 from pipeline.run.runner import Shared, execute
 from pipeline.stage import Workspace
 from tests.run.conftest import Text, make_plan, stages
+from tests.run.permissions import as_anybody
 
 KEY = StageKey("middle", "ab" * 32, {"config": {"opset": 11}})
 OTHER = StageKey("middle", "cd" * 32, {"config": {"opset": 13}})
@@ -140,8 +141,9 @@ def test_a_damaged_entry_record_is_a_miss(tmp_path: Path, damage: Callable[[Path
     cache = Cache(tmp_path)
     cache.store(KEY, {"text": Text("abc")}, PASSED)
     damage(next(cache.root.rglob("entry.json")))
-    assert cache.find(KEY.key) is None
+    assert cache.find(KEY.key) is None and cache.is_damaged(KEY.key)
     cache.store(KEY, {"text": Text("again")}, PASSED)
+    assert not cache.is_damaged(KEY.key) and not cache.is_damaged(OTHER.key)
     assert cache.load(entry_of(cache), "text", Text, tmp_path / "s") == Text("again")
 
 
@@ -169,6 +171,39 @@ def test_a_run_removes_a_damaged_entry_says_so_and_makes_it_again(tmp_path: Path
     assert outcome.failed is None
     assert [event.level for event in events if isinstance(event, Finding)] == ["warning"]
     assert outcome.warnings
+
+
+@pytest.mark.parametrize(
+    ("mode", "ends"), [("readwrite", "was removed and is made again"), ("read", "is not used")]
+)
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+def test_a_run_says_so_of_a_damaged_record_as_well(
+    tmp_path: Path, damage: Callable[[Path], None], mode: str, ends: str
+) -> None:
+    """The stage was made again in silence."""
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    execute(make_plan(), tmp_path / "one", cache=Cache(tmp_path / "cache"), emit=lambda event: None)
+    damage(next((tmp_path / "cache").rglob("entry.json")))
+    said = []
+    for name in ("two", "three"):
+        cache = Cache(tmp_path / "cache", mode)
+        outcome = execute(make_plan(), tmp_path / name, cache=cache, emit=lambda event: None)
+        said.append([warning["message"] for warning in outcome.warnings])
+    told = [f"a damaged cache entry {ends}: its entry.json is damaged"]
+    assert said == [told, [] if mode == "readwrite" else told]
+
+
+def test_a_damaged_value_is_not_said_to_be_removed_where_it_stays(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    execute(make_plan(), tmp_path / "one", cache=Cache(tmp_path / "cache"), emit=lambda event: None)
+    flip(next((tmp_path / "cache").rglob("text/text")))
+    cache = Cache(tmp_path / "cache", "read")
+    outcome = execute(make_plan(), tmp_path / "two", cache=cache, emit=lambda event: None)
+    (warning,) = outcome.warnings
+    assert warning["message"].startswith("a damaged cache entry is not used: ")
+    assert cache.find(make_plan().stage_keys["middle"].key) is not None
 
 
 def test_a_failure_is_never_cached(tmp_path: Path) -> None:
@@ -338,6 +373,58 @@ def test_a_cache_that_cannot_be_written_is_said_once_with_what_to_type(tmp_path:
         f"the cache in {tmp_path}/file could not keep what this run makes (Not a directory); type "
         "cache.dir=FOLDER for another folder, or cache.mode=read or none to go without"
     )
+
+
+def big(workspace: Workspace) -> Text:
+    return Text(workspace.get("network") + BIG)
+
+
+def forbid(folder: Path, mode: int = 0o555) -> None:
+    """Nobody may write into the folder, nor into those below it."""
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            path.chmod(mode)
+
+
+@pytest.mark.parametrize("mode", ["read", "readwrite"])
+@pytest.mark.parametrize("damage", [lambda path: None, flip])
+def test_a_folder_that_cannot_be_written_is_read_all_the_same(
+    tmp_path: Path, mode: str, damage: Callable[[Path], None]
+) -> None:
+    """A large file was a hit, no second name could be made for it, and the run ended with a PermissionError."""
+    plan = make_plan(steps=stages(middle=big))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    execute(plan, tmp_path / "one", cache=Cache(tmp_path / "cache"), emit=lambda event: None)
+    damage(next((tmp_path / "cache").glob("v1/blobs/*/*")))
+    forbid(tmp_path / "cache")
+    with as_anybody():
+        cache = Cache(tmp_path / "cache", mode)
+        entry = entry_of(cache, plan.stage_keys["middle"])
+        if damage is flip:
+            with pytest.raises(DamagedEntryError):
+                cache.load(entry, "text", Text, tmp_path / "s")
+            cache.remove(entry.key)  # as a run does then
+        else:
+            assert cache.load(entry, "text", Text, tmp_path / "s") == Text("live" + BIG)
+        outcome = execute(plan, tmp_path / "two", cache=cache, emit=lambda event: None)
+    assert outcome.failed is None
+    said = [warning["message"] for warning in outcome.warnings]
+    assert sum("damaged" in text for text in said) == (damage is flip)
+    assert sum("could not keep" in text for text in said) == len(said) - (damage is flip) <= 1
+
+
+def test_entries_that_cannot_be_read_are_a_miss(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    execute(make_plan(), tmp_path / "one", cache=Cache(tmp_path / "cache"), emit=lambda event: None)
+    forbid(tmp_path / "cache" / "v1" / "entries", 0o000)
+    with as_anybody():
+        cache = Cache(tmp_path / "cache")
+        assert cache.find(make_plan().stage_keys["middle"].key) is None
+        outcome = execute(make_plan(), tmp_path / "two", cache=cache, emit=lambda event: None)
+    assert outcome.failed is None
+    assert len(outcome.warnings) <= 1
 
 
 @pytest.mark.parametrize(("mode", "reads", "writes"), [("none", 0, 0), ("read", 1, 0), ("write", 0, 1)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -119,6 +120,51 @@ def test_a_damaged_directory_is_moved_aside_and_made_again(options: RunOptions) 
     assert not done.reused
     assert verify_directory(options.out / "fake-op11-00000000") == []
     assert [path.read_bytes() for path in (options.out / "damaged").rglob("model.onnx")] == [b"changed"]
+
+
+def test_a_plain_file_where_damaged_directories_belong_is_one_sentence(options: RunOptions) -> None:
+    """It was a FileExistsError."""
+    run([make_plan()], options)
+    (options.out / "fake-op11-00000000" / "model.onnx").write_bytes(b"changed")
+    (options.out / "damaged").write_bytes(b"")
+    (done,) = run([make_plan()], options)
+    assert done is not None and done.reason is not None
+    assert (done.exit_code, done.reason["code"]) == (1, "PL-709")
+    assert done.reason["where"] == str(options.out / "damaged")
+    assert left_over(options) == []
+
+
+def test_a_link_that_leads_nowhere_is_moved_aside(options: RunOptions) -> None:
+    """It was a NotADirectoryError at the end of the run."""
+    options.out.mkdir()
+    (options.out / "fake-op11-00000000").symlink_to("nowhere")
+    (done,) = run([make_plan()], options)
+    assert done is not None and done.exit_code == 0
+    assert verify_directory(options.out / "fake-op11-00000000") == []
+    assert [path.readlink() for path in (options.out / "damaged").iterdir()] == [Path("nowhere")]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_stands_whole_in_a_read_only_folder_is_returned(
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    """PL-701, although nothing had to be written."""
+    run([make_plan()], options)
+    if not whole:
+        (options.out / "fake-op11-00000000" / "model.onnx").write_bytes(b"changed")
+
+    def read_only(self: Path, *args: object, **kwargs: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    for name in ("mkdir", "touch"):  # a mode does not stop root
+        monkeypatch.setattr(Path, name, read_only)
+    for force in (False, True):
+        (done,) = run([make_plan()], replace(options, force=force))
+        assert done is not None
+        if whole and not force:
+            assert done.reused and done.exit_code == 0
+        else:
+            assert done.reason is not None and done.reason["code"] == "PL-701"
 
 
 def test_force_with_the_same_bytes_keeps_the_old_directory(options: RunOptions) -> None:

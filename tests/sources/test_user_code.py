@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -166,13 +167,50 @@ def test_a_star_does_not_hide_a_module(tmp_path: Path) -> None:
         find_callable(f"{net}:build", KEY)
 
 
-def test_what_is_installed_or_lies_elsewhere_is_no_business_of_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """torch writes a module into a temporary folder and imports it from there."""
-    for place in ("elsewhere", "work/site-packages"):
+def test_what_is_installed_is_no_business_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an environment, or where pip install --target put it."""
+    (tmp_path / "target" / "things-1.0.dist-info").mkdir(parents=True)
+    for place in ("target", "work/site-packages"):
         written(tmp_path / place / f"{Path(place).name.replace('-', '_')}_layers.py", "WIDTH = 7\n")
         monkeypatch.syspath_prepend(str(tmp_path / place))
     net = written(tmp_path / "work" / "net.py", BY_NAME)
-    for kind in ("elsewhere", "site_packages"):
+    for kind in ("target", "site_packages"):
         assert call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY), kind=kind) == 7
+
+
+ON_THE_PATH = "import sys\nsys.path.insert(0, {folder!r})\n"
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_helper_in_a_folder_that_the_code_puts_on_the_path_is_refused(tmp_path: Path, late: bool) -> None:
+    """It is in no key: the results of its earlier version were returned."""
+    sys.modules.pop("deep_helper", None)
+    folder = tmp_path / "lib"
+    helper = written(folder / "deep_helper.py", "K = 7\n")
+    text = f"{ON_THE_PATH.format(folder=str(folder))}from deep_helper import K\n"
+    body = f"def build():\n{textwrap.indent(text, '    ')}    return K\n"
+    net = written(tmp_path / "net.py", body if late else text + "def build():\n    return K\n")
+    with pytest.raises(Refused, match="loads a module that is not found before the code runs") as caught:
+        call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY))
+    reason = caught.value.reason
+    assert (reason.code, reason.found, reason.where) == ("PL-233", "deep_helper", str(helper))
+    assert reason.next_step is not None and f"PYTHONPATH={folder}" in reason.next_step
+
+
+def test_code_that_is_fetched_to_another_place_is_left_to_the_warning(tmp_path: Path) -> None:
+    """torch.hub and transformers load code that no import statement could name."""
+    sys.modules.pop("fetched_layers", None)
+    written(tmp_path / "hub" / "fetched_layers.py", "K = 7\n")
+    text = f"{ON_THE_PATH.format(folder=str(tmp_path / 'hub'))}from fetched_layers import K\n"
+    net = written(tmp_path / "work" / "net.py", text + "def build():\n    return K\n")
+    assert call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY)) == 7
+
+
+def test_a_helper_on_the_path_of_the_call_is_in_the_key_and_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sys.modules.pop("deep_helper", None)
+    written(tmp_path / "lib" / "deep_helper.py", "K = 7\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    net = written(tmp_path / "net.py", "from deep_helper import K\n\ndef build():\n    return K\n")
+    assert call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY)) == 7
