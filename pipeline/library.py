@@ -92,6 +92,16 @@ def export(
     from pipeline.config.compose import compose
     from pipeline.plan import build_plan, run_options
 
+    if isinstance(overrides, str):
+        raise Refused(
+            "PL-105", "the overrides are one text", where="overrides", found=repr(overrides),
+            expected="a list with a text each", next_step=f"Write export({overrides.split()!r})",
+        )  # fmt: skip
+    if isinstance(config_dirs, (str, Path)):
+        raise Refused(
+            "PL-105", "the folders of configurations are one text", where="config_dirs", found=repr(str(config_dirs)),
+            expected="a list of folders", next_step=f"Write config_dirs=[{str(config_dirs)!r}]",
+        )  # fmt: skip
     with _TURN:
         made = compose(overrides, tree=config, config_dirs=config_dirs)
         # Private interfaces of torch and onnxsim change process-wide state: the command line's alone.

@@ -52,6 +52,11 @@ def main(argv: Sequence[str]) -> int:
     given = arguments.parse_args(argv)
     given.directory = one_path(arguments, given.directory)
     manifest = whole_manifest(given.directory)
+    if given.keep is not None and given.keep.resolve().is_relative_to(given.directory.resolve()):
+        raise Refused(
+            "PL-800", "--keep lies inside the run directory, which would not be whole any more",
+            where=place(given.keep), next_step="Type --keep with another folder",
+        )  # fmt: skip
     scratch = Path(tempfile.mkdtemp(prefix="reproduce-"))
     try:
         plan, config = _plan(given.directory, manifest, given.search, scratch)

@@ -375,7 +375,7 @@ class _Walk:
                 above = self.find(parent)
                 if above is None or above.submodule_search_locations is None:
                     return None
-                return _first(name, list(above.submodule_search_locations))
+                return _below(name, list(above.submodule_search_locations))
             return PathFinder.find_spec(name, self.search) or _first(name, None)
         except (ImportError, ValueError, OSError):
             return None
@@ -393,6 +393,19 @@ class _Walk:
         if top not in sys.stdlib_module_names:
             return False
         return not any(_is_below(place, tuple(self.search)) for place in places)
+
+
+def _below(name: str, path: Sequence[str]) -> ModuleSpec | None:
+    """A submodule in its parent's folders; the parent may be a package without a file, and not imported."""
+    try:
+        return _first(name, path)
+    except KeyError:  # Python looks for such a package's parent among the modules that are loaded
+        tail = name.rpartition(".")[2]
+        folders = [str(Path(folder) / tail) for folder in path if (Path(folder) / tail).is_dir()]
+        found = ModuleSpec(name, None, is_package=True) if folders else None
+        if found is not None:
+            found.submodule_search_locations = folders
+        return found
 
 
 def _first(name: str, path: Sequence[str] | None) -> ModuleSpec | None:

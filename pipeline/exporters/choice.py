@@ -161,7 +161,7 @@ class _Job:
             producer_version=public_version("torch"),
         )
         if exporter == "torchscript" and self.config.exporter == "auto":
-            self._refuse_bad(held.model, asked)
+            self._refuse_bad(held, asked)
         if asked == self.opset:
             return held, Attempt(exporter, self.opset, "passed")
         if asked < self.opset:
@@ -174,13 +174,13 @@ class _Job:
         attempt = Attempt(exporter, self.opset, "passed", converted_from=asked, rules=rewriting.counts)
         return replace(held, model=model), attempt
 
-    def _refuse_bad(self, model: BareModel, asked: int) -> None:
+    def _refuse_bad(self, held: Held, asked: int) -> None:
         """What TorchScript is known to write badly, while another road is left."""
+        if asked >= TENDED_FROM:
+            refuse_unrunnable(held.model, self.values, held.parameters)
+            return
         comparable = self.config.training == "eval" and not self.signature.value_dependent
-        if asked < TENDED_FROM and comparable:
-            refuse_wrong(model, self.values, self.network)
-        else:
-            refuse_unrunnable(model, self.values)
+        refuse_wrong(held.model, self.values, held.parameters, self.network if comparable else None)
 
     def _ask(self, exporter: Exporter, opset: int, folder: Path) -> Exported:
         tensors = leaves(self.network, self.values)

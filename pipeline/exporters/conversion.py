@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pipeline.errors import StageFailed
 
 if TYPE_CHECKING:
-    from pipeline.graph.bare import BareModel
+    from pipeline.graph.bare import BareModel, HeldTensor
     from pipeline.graph.rewrites.rewriting import Rewriting
     from pipeline.sources.network import Network
 
@@ -79,7 +79,9 @@ def lowered(
     return made, rewriting
 
 
-def refuse_unrunnable(model: BareModel, values: Mapping[str, Any]) -> None:
+def refuse_unrunnable(
+    model: BareModel, values: Mapping[str, Any], parameters: Mapping[str, HeldTensor]
+) -> None:
     """Refuse a graph with branches that ONNX Runtime does not run on the inputs that it was exported with.
 
     TorchScript writes an If where a size decides (mvit_v1_b's pools) whose branches do not fit one
@@ -91,22 +93,38 @@ def refuse_unrunnable(model: BareModel, values: Mapping[str, Any]) -> None:
     from pipeline.graph.walk import graphs
 
     if next(iter(list(graphs(model.parsed().graph))[1:]), None) is not None:
-        _run(model, values, "the exporter wrote branches that do not run on the inputs that it was given")
+        _run(
+            model, values, parameters,
+            "the exporter wrote branches that do not run on the inputs that it was given",
+        )  # fmt: skip
 
 
-def refuse_wrong(model: BareModel, values: Mapping[str, Any], network: Network) -> None:
+def refuse_wrong(
+    model: BareModel,
+    values: Mapping[str, Any],
+    parameters: Mapping[str, HeldTensor],
+    network: Network | None,
+) -> None:
     """Refuse a graph that does not run, or gives something else than the network, on its export inputs.
 
     For opsets that torch's translations are not tended for any more, where another road is left. The
     tolerance is wide: what is in doubt is left to parity.
+
+    Args:
+        model: what TorchScript wrote.
+        values: the export inputs.
+        parameters: of the network that are inputs of the graph (export.export_params=false).
+        network: None where its outputs say nothing of the graph's (training mode, sizes by values).
 
     Raises:
         StageFailed: PL-315.
     """
     from pipeline.graph.equivalence import compare_outputs
 
-    found = _run(model, values, "the exporter's graph does not run on the inputs that it was given")
-    if found is None:
+    found = _run(
+        model, values, parameters, "the exporter's graph does not run on the inputs that it was given"
+    )
+    if network is None:
         return
     outputs = network.run(values)
     expected = [outputs[name] for name in model.outputs]
@@ -117,14 +135,13 @@ def refuse_wrong(model: BareModel, values: Mapping[str, Any], network: Network) 
         )
 
 
-def _run(model: BareModel, values: Mapping[str, Any], problem: str) -> list[Any] | None:
-    """The outputs; None where there is nothing to feed parameters with that were left outside."""
+def _run(
+    model: BareModel, values: Mapping[str, Any], parameters: Mapping[str, HeldTensor], problem: str
+) -> list[Any]:
     from pipeline.graph.session import array_value, held_value, run_bare
 
-    if set(model.inputs) != set(values):
-        return None
     feeds = {name: array_value(value) for name, value in values.items()}
-    feeds.update({name: held_value(tensor) for name, tensor in model.held.items()})
+    feeds.update({name: held_value(tensor) for name, tensor in {**model.held, **parameters}.items()})
     try:
         return run_bare(model.proto, feeds)
     except Exception as error:

@@ -9,6 +9,7 @@ Compared with converting the network: less time, and the memory of one layer ins
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ _CASTS: Final[dict[Any, Any]] = {
     torch.Tensor.half: torch.Tensor.double,
     torch.Tensor.bfloat16: torch.Tensor.double,
 }
-#: The attribute `dtype`.
+#: The attribute `dtype`, and who has to find the one that is computed with: LSTM, GRU and RNN compare their
+#: weights' with their input's. A network of the user's may decide something by it, and finds its own.
+_COMPARES: Final = "torch.nn.modules.rnn"
 _DTYPE: Final = torch.Tensor.dtype.__get__  # type: ignore[attr-defined] # a descriptor
 #: Functions that only pick or arrange elements: exact in any dtype, so that a large table is not
 #: converted for a few rows of it, nor a weight for a transposed view.
@@ -177,8 +180,7 @@ class InFloat64(Watching):
         self.look_at(func, args)
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name == "__get__" and func == _DTYPE:
-            # Layers that compare it with their input's (LSTM, GRU) have to find what is computed with.
+        if name == "__get__" and func == _DTYPE and sys._getframe(1).f_globals.get("__name__") == _COMPARES:
             own = func(*args, **kwargs)
             return _WIDER.get(own, own)
         if name == "__get__" or func in _EXACT:

@@ -159,7 +159,7 @@ def _build(config: ModelConfig, private_apis: bool) -> torch.nn.Module:
 
 def _prepared(config: ModelConfig, module: torch.nn.Module) -> torch.nn.Module:
     assert config.prepare is not None
-    prepare = find_callable(config.prepare, "model.prepare")
+    prepare = find_callable(config.prepare, "model.prepare", again=config.source != "factory")
     found = call(config.prepare, "model.prepare", prepare, module)
     # A preparation may change the network in place and return nothing.
     return module if found is None else _module(found, config.prepare, "model.prepare")

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from pipeline.config.canonical import names_file
 from pipeline.config.code import CallableSpec, user_code_digest
+from pipeline.config.source_digest import index_path
 from pipeline.events import UNSEEN, Emit, Finding
 from pipeline.samples.files import path_of
 from pipeline.samples.spec import InputSpecs
@@ -37,14 +38,20 @@ class _Listener:
 
     def __init__(self) -> None:
         self.opened: set[str] | None = None
+        self.written: set[str] = set()
         self.hooked = False
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event != "open" or self.opened is None:
             return
         path, _, flags = arguments
-        if isinstance(path, (str, bytes)) and not (flags or 0) & _WRITES and not _for_a_traceback():
-            self.opened.add(str(Path(os.fsdecode(path)).absolute()))
+        if not isinstance(path, (str, bytes)):
+            return
+        place = str(Path(os.fsdecode(path)).absolute())
+        if (flags or 0) & _WRITES:
+            self.written.add(place)
+        elif place not in self.written and not _for_a_traceback():  # what it wrote itself is made of its code
+            self.opened.add(place)
 
 
 def _for_a_traceback() -> bool:
@@ -120,7 +127,7 @@ def files_opened() -> Iterator[set[str]]:
 
 def unseen(opened: Iterable[str], declared: Iterable[Path]) -> list[Path]:
     """Those of the files that are the user's and named by no key, compiled code by its source; sorted."""
-    known = {path.resolve() for path in declared}
+    known = {path.resolve() for path in (*declared, index_path())}
     paths = {_source(Path(text)) for text in opened if Path(text).suffix != _BUILT}
     return sorted(
         path for path in paths if not _is_kept(path) and path.is_file() and path.resolve() not in known

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import gc
-from contextlib import ExitStack
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline.config.canonical import names_file
@@ -81,6 +86,7 @@ class SourceStage:
         from pipeline.sources.read_files import OwnCode
 
         own = OwnCode(self.model, self.specs, self.private_apis)
+        origin = Path.cwd(), tuple(sys.path)
         with own.at_work(self.name, workspace.emit):
             network = load(
                 self.model,
@@ -90,17 +96,22 @@ class SourceStage:
                 private_apis=self.private_apis,
                 emit=workspace.emit,
             )
-        self.refuse_changed()
-        network.own_code, network.refuse_changed = own, self.refuse_changed
+        refuse_changed = partial(self.refuse_changed, origin)
+        refuse_changed()
+        network.own_code, network.refuse_changed = own, refuse_changed
         workspace.put("network", network)
         parameters = sum(parameter.numel() for parameter in network.module.parameters())
         return Verdict(summary=f"{self.identity.label}, {_count(parameters)} parameters")
 
-    def refuse_changed(self) -> None:
+    def refuse_changed(self, origin: tuple[Path, Sequence[str]]) -> None:
         """Hold the user's files against the identity that the keys speak of.
 
         They are read long after the keys were made, some of them (imports inside forward) only when the
         network runs: what was made of others must neither bear these keys nor be cached under them.
+
+        Args:
+            origin: the working folder and the path of the time when the keys were made; the network's own
+                code may have changed both.
 
         Raises:
             StageFailed: PL-234.
@@ -108,7 +119,8 @@ class SourceStage:
         if not (self.identity.files or names_file(self.model.weights or "")):
             return
         try:
-            now = identify(self.model, seed=self.seed)
+            with _at(*origin):
+                now = identify(self.model, seed=self.seed)
         except Refused as error:
             raise changed("the network's code or weights", error.reason.sentence()) from error
         if now.code != self.identity.code:
@@ -122,6 +134,18 @@ class SourceStage:
         training = [name for name, module in network.module.named_modules() if module.training]
         if training:
             raise InternalError(f"the network was handed over in training mode: {training[:3]}")
+
+
+@contextmanager
+def _at(folder: Path, path: Sequence[str]) -> Iterator[None]:
+    here, before = Path.cwd(), list(sys.path)
+    os.chdir(folder)
+    sys.path[:] = path
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+        os.chdir(here)
 
 
 def changed(what: str, found: str) -> StageFailed:

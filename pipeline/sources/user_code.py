@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,14 +29,18 @@ from pipeline.sources.config import ModelConfig
 _FILES: Final = "network_file"
 #: Modules from here down are never imported anew for a file that lies above them.
 _INSTALLED: Final = ("site-packages", "dist-packages")
+#: Modules of the user's that were imported for us, and what their files were then.
+_LOADED_FROM: Final[dict[str, tuple[ModuleType, tuple[int, int, int]]]] = {}
 
 
-def find_callable(text: str, key: str) -> Callable[..., Any]:
+def find_callable(text: str, key: str, *, again: bool = True) -> Callable[..., Any]:
     """Import the module and take the callable out of it.
 
     Args:
         text: `pkg.module:name`, `path/to/file.py:name` or `pkg://models/file.py:name`.
         key: where it stands in the configuration.
+        again: False: a file that has just been imported for another key is not run a second time, so that
+            both speak of the same classes.
 
     Raises:
         Refused: it does not import, there is no such callable, or it loads code of the user's that no
@@ -43,8 +48,8 @@ def find_callable(text: str, key: str) -> Callable[..., Any]:
     """
     spec = parse_callable(text, key)
     try:
-        with _importable(spec, key):
-            module = _import(spec)
+        with _importable(spec, key, again=again):
+            module = _import(spec, again=again)
     except PipelineError:
         raise
     except (Exception, SystemExit) as error:  # a script that ends itself must not end the caller
@@ -83,7 +88,7 @@ def call(text: str, key: str, function: Callable[..., Any], *args: Any, **kwargs
     _refuse_arguments(text, key, function, args, kwargs)
     spec = parse_callable(text, key)
     try:
-        with _importable(spec, key):
+        with _importable(spec, key, again=False):
             return function(*args, **kwargs)
     except PipelineError:
         raise
@@ -113,20 +118,23 @@ def _refuse_arguments(
         ) from error  # fmt: skip
 
 
-def _import(spec: CallableSpec) -> ModuleType:
+def _import(spec: CallableSpec, *, again: bool) -> ModuleType:
     if spec.path is None:
         return importlib.import_module(spec.module or "")
     path = spec.path.absolute()
     if is_packaged(spec.text):
         place = spec.text.rpartition(":")[0].removeprefix(PREFIX)
-        return _import_file(path, place.removesuffix(".py").replace("/", "."))
+        return _import_file(path, place.removesuffix(".py").replace("/", "."), again=again)
     _, name = package_root(path)
     if "." in name:
         return importlib.import_module(name)
-    return _import_file(path, f"{_FILES}.{path.stem}")
+    return _import_file(path, f"{_FILES}.{path.stem}", again=again)
 
 
-def _import_file(path: Path, name: str) -> ModuleType:
+def _import_file(path: Path, name: str, *, again: bool) -> ModuleType:
+    there = sys.modules.get(name)
+    if there is not None and not again and getattr(there, "__file__", None) == str(path):
+        return there
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is no Python file")
@@ -142,7 +150,7 @@ def _import_file(path: Path, name: str) -> ModuleType:
 
 
 @contextmanager
-def _importable(spec: CallableSpec, key: str) -> Iterator[None]:
+def _importable(spec: CallableSpec, key: str, *, again: bool) -> Iterator[None]:
     """The file's folder, or the working directory, comes first on the path; afterwards as before.
 
     Modules of an earlier file's folder that would stand in the way are set aside first, so that
@@ -152,15 +160,28 @@ def _importable(spec: CallableSpec, key: str) -> Iterator[None]:
     before = list(sys.path)
     sys.path.insert(0, str(root))
     if spec.path is not None and not is_packaged(spec.text):
-        for name in _stale(root, spec.path.absolute()):
+        for name in _stale(root, spec.path.absolute() if again else None):
             del sys.modules[name]
     importlib.invalidate_caches()
     known = set(sys.modules)
     try:
-        yield
+        with _back_again():
+            yield
         _refuse_unseen({key: spec}, set(sys.modules) - known, before)
     finally:
         sys.path[:] = before
+        _note_states(set(sys.modules) - known)
+
+
+@contextmanager
+def _back_again() -> Iterator[None]:
+    """Code of the user's may go to another folder; paths of the request are those of this one."""
+    here = Path.cwd()
+    try:
+        yield
+    finally:
+        if Path.cwd() != here:
+            os.chdir(here)
 
 
 def own_callables(config: ModelConfig) -> dict[str, CallableSpec]:
@@ -190,7 +211,8 @@ def neighbours_found(callables: Mapping[str, CallableSpec], *, refuse: bool = Tr
     sys.path[:0] = roots
     known = set(sys.modules)
     try:
-        yield
+        with _back_again():
+            yield
         if callables and refuse:
             _refuse_unseen(callables, set(sys.modules) - known, before)
     finally:
@@ -286,8 +308,8 @@ def _found_in(name: str, file: Path) -> Path | None:
     return file.parents[above] if above < len(file.parents) else None
 
 
-def _stale(root: Path, path: Path) -> list[str]:
-    """Loaded modules whose name is a file or package of `root`, but which are not those."""
+def _stale(root: Path, path: Path | None) -> list[str]:
+    """Loaded modules whose name is a file or package of `root`, but which are not those, nor `path` itself."""
     stale = []
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
@@ -307,18 +329,30 @@ def _stale(root: Path, path: Path) -> list[str]:
     return stale
 
 
+def _state(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _note_states(names: set[str]) -> None:
+    for name in names:
+        module = sys.modules.get(name)
+        text = getattr(module, "__file__", None)
+        if (
+            module is not None
+            and text is not None
+            and not any(part in Path(text).parts for part in _INSTALLED)
+        ):
+            with suppress(OSError):
+                _LOADED_FROM[name] = module, _state(Path(text))
+
+
 def _unchanged(module: ModuleType, file: Path) -> bool:
-    """Whether the module was compiled from the file as it is: its cached code says so."""
-    try:
-        cached = Path(importlib.util.cache_from_source(str(file)))
-        recorded = cached.read_bytes()[8:16]
-        status = file.stat()
-    except (OSError, NotImplementedError):
-        return False
-    now = (int(status.st_mtime) & 0xFFFFFFFF).to_bytes(4, "little") + (status.st_size & 0xFFFFFFFF).to_bytes(
-        4, "little"
-    )
-    return recorded == now and getattr(module, "__cached__", None) == str(cached)
+    """Whether the file is as it was when the module was loaded for us."""
+    noted = _LOADED_FROM.get(module.__name__)
+    with suppress(OSError):
+        return noted is not None and noted[0] is module and noted[1] == _state(file)
+    return False
 
 
 def _first_line(error: BaseException) -> str:

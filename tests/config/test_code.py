@@ -90,3 +90,18 @@ def test_the_packages_around_a_file_count(tmp_path: Path) -> None:
         assert {around, place / "__init__.py"} <= set(found.files)
         digests.add(found.sha256)
     assert len(digests) == 2
+
+
+def test_a_package_without_a_file_inside_another_is_followed(tmp_path: Path) -> None:
+    """It ended with a KeyError: Python looks for its parent among the modules that are loaded."""
+    inner = tmp_path / "lib" / "sub" / "mod.py"
+    inner.parent.mkdir(parents=True)
+    net = tmp_path / "net.py"
+    net.write_text("from lib.sub.mod import W\ndef build(): return W\n")
+    digests = []
+    for width in (3, 5):
+        inner.write_text(f"W = {width}\n")
+        found = user_code_digest(f"{net}:build")
+        assert inner in found.files
+        digests.append(found.sha256)
+    assert digests[0] != digests[1]

@@ -95,6 +95,14 @@ def test_a_library_call_refuses_a_dry_run(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_library_call_with_one_text_says_how_to_write_it() -> None:
+    """Its letters were taken for overrides: 'm' is no override."""
+    with pytest.raises(Refused, match=r"Write export\(\['model=mynet', 'seed=1'\]\)"):
+        export("model=mynet seed=1")
+    with pytest.raises(Refused, match=r"Write config_dirs=\['conf'\]"):
+        export(["model=mynet"], config_dirs="conf")
+
+
 @pytest.mark.parametrize("exporter", ["torchscript", "dynamo"])
 def test_parameters_that_are_inputs_come_with_their_values(command: CommandLine, exporter: str) -> None:
     """And a folded weight does not bear the name of the network's own."""

@@ -117,6 +117,13 @@ def test_a_module_may_have_any_name(make, exporter, name):
     assert made.worst() < 1e-5
 
 
+def test_parameters_that_are_left_outside_are_fed_to_what_is_run(make):
+    """Nothing was run then, and the operator that is none was found by parity."""
+    made = make(Recurrent(), {"x": {"shape": [1, 4, 8]}}, opset=8, export_params=False)
+    assert made.attempts.attempts[0].reason.code == "PL-315"
+    assert made.attempts.attempts[-1].outcome == "passed"
+
+
 def test_what_torchscript_writes_below_11_is_taken_where_it_is_asked_for(make):
     """It is the user's choice then: parity says what is wrong with it."""
     made = make(Sorted(), {"x": {"shape": [1, 4, 8]}}, opset=9, exporter="torchscript")

@@ -25,18 +25,18 @@ def test_branches_that_do_not_run_are_refused():
     """What TorchScript writes for mvit_v1_b at 13 and 17: checker and simplifier take it."""
     model = bare(BRANCHES)
     with pytest.raises(StageFailed) as caught:
-        refuse_unrunnable(model, {"x": random(2, 3), "c": np.array(True)})
+        refuse_unrunnable(model, {"x": random(2, 3), "c": np.array(True)}, {})
     assert caught.value.reason.code == "PL-315"
     assert "Squeeze" in caught.value.reason.found
 
 
 @pytest.mark.parametrize(("size", "side"), [(1, True), (2, False)])
 def test_branches_that_run_are_taken(size, side):
-    refuse_unrunnable(bare(BRANCHES), {"x": random(size, 3), "c": np.array(side)})
+    refuse_unrunnable(bare(BRANCHES), {"x": random(size, 3), "c": np.array(side)}, {})
 
 
 def test_a_graph_without_branches_is_not_run():
-    refuse_unrunnable(perceptron(), {"x": random(1, 1)})
+    refuse_unrunnable(perceptron(), {"x": random(1, 1)}, {})
 
 
 class Computes:
@@ -60,15 +60,17 @@ def test_a_graph_that_computes_something_else_is_refused(factor, wrong):
     model, values = perceptron(), {"x": random(2, 32)}
     network = Computes({name: array * factor for name, array in outputs_of(model, values).items()})
     if not wrong:
-        refuse_wrong(model, values, network)
+        refuse_wrong(model, values, {}, network)
         return
     with pytest.raises(StageFailed, match="does not compute what the network computes") as caught:
-        refuse_wrong(model, values, network)
+        refuse_wrong(model, values, {}, network)
     assert caught.value.reason.code == "PL-315"
 
 
-def test_a_graph_whose_parameters_were_left_outside_is_left_to_parity():
-    refuse_wrong(perceptron(), {}, Computes({}))
+def test_a_graph_that_nothing_can_be_compared_with_has_to_run():
+    refuse_wrong(perceptron(), {"x": random(2, 32)}, {}, None)
+    with pytest.raises(StageFailed, match="does not run on the inputs"):
+        refuse_wrong(perceptron(), {"x": random(2, 31)}, {}, None)
 
 
 def test_down_and_up_again():

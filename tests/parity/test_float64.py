@@ -238,3 +238,23 @@ def test_operators_whose_size_depends_on_values(kind: Any, function: Any, depend
     with kind() as mode:
         function(torch.randn(2, 3))
     assert mode.value_dependent is depends
+
+
+def test_a_network_that_asks_for_a_weight_s_dtype_finds_its_own() -> None:
+    """Told float64, it would compute something else, and the difference be taken for noise."""
+
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.inner(x)
+            return y * 2 if self.inner.weight.dtype == torch.float32 else y
+
+    net = network(Asks(), [2, 4])
+    values = {"x": np.ones((2, 4), np.float32)}
+    exact = run_in_float64(net, values)
+    assert not isinstance(exact, Declined)
+    (name,) = exact
+    np.testing.assert_allclose(exact[name], net.run(values)[name], rtol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -100,4 +101,23 @@ def test_the_file_of_an_input_that_changes_before_it_is_read(tmp_path: Path) -> 
 @pytest.mark.parametrize("build", ["pass", "(HERE / 'helper.py').touch()"])
 def test_what_stays_as_it_is_is_made(tmp_path: Path, build: str) -> None:
     done = run(make(tmp_path, build=build, forward="from helper import WIDTH; x = x * WIDTH"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "forward",
+    ["import os; os.chdir('/')", "import sys; sys.path.insert(0, str(HERE / 'late'))"],
+    ids=["the working folder", "the path"],
+)
+def test_a_network_that_changes_where_things_are_found_has_not_changed(tmp_path: Path, forward: str) -> None:
+    command = make(tmp_path, forward=forward)
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "optional_module.py").write_text("K = 1")
+    text = (tmp_path / "net.py").read_text()
+    (tmp_path / "net.py").write_text(
+        f"try:\n    import optional_module\nexcept ImportError:\n    pass\n{text}"
+    )
+    command[4] = "model.factory=net.py:build"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

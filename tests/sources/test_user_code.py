@@ -214,3 +214,36 @@ def test_a_helper_on_the_path_of_the_call_is_in_the_key_and_taken(
     monkeypatch.syspath_prepend(str(tmp_path / "lib"))
     net = written(tmp_path / "net.py", "from deep_helper import K\n\ndef build():\n    return K\n")
     assert call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY)) == 7
+
+
+@pytest.mark.parametrize("bytecode", [True, False])
+def test_a_helper_that_is_imported_again_later_is_the_same_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytecode: bool
+) -> None:
+    """Without cached code (a container, a read-only folder) it was taken for an old one and run again."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", not bytecode)
+    sys.modules.pop("kept_helper", None)
+    written(tmp_path / "kept_helper.py", "class K: pass\n")
+    net = written(
+        tmp_path / "net.py",
+        "import kept_helper\nfirst = kept_helper.K\n\ndef build():\n    import kept_helper\n"
+        "    return kept_helper.K is first\n",
+    )
+    assert call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY)) is True
+
+
+@pytest.mark.parametrize("package", [False, True])
+def test_two_keys_that_name_one_file_speak_of_the_same_classes(tmp_path: Path, package: bool) -> None:
+    """prepare met no instance of its own class, and did nothing, in silence."""
+    folder = tmp_path / "fusing" if package else tmp_path
+    if package:
+        sys.modules.pop("fusing.net", None)
+        sys.modules.pop("fusing", None)
+        written(folder / "__init__.py", "")
+    net = written(
+        folder / "net.py", "class Block: pass\n\ndef build(): return Block()\n\n"
+        "def prep(found): return isinstance(found, Block)\n",
+    )  # fmt: skip
+    built = call(f"{net}:build", KEY, find_callable(f"{net}:build", KEY))
+    prepare = find_callable(f"{net}:prep", "model.prepare", again=False)
+    assert call(f"{net}:prep", "model.prepare", prepare, built) is True
