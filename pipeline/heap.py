@@ -36,7 +36,7 @@ def keep_freed_memory() -> bool:
 
 def give_freed_memory_back() -> None:
     """Undo it and give the system what is free now; nothing where nothing is kept."""
-    global _kept  # noqa: PLW0603
+    global _kept  # noqa: PLW0603 - as above
     if _kept:
         _kept = False
         _set(DEFAULT_BYTES, DEFAULT_BYTES)

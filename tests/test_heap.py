@@ -39,10 +39,6 @@ def run(code: str) -> list[str]:
     return result.stdout.splitlines()
 
 
-glibc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")
-
-
-@glibc
 def test_freed_memory_stays_until_it_is_given_back() -> None:
     kept, stayed, gone, stays_away = run(
         "print(keep_freed_memory())\n"
@@ -57,7 +53,6 @@ def test_freed_memory_stays_until_it_is_given_back() -> None:
     assert (kept, stayed, gone, stays_away) == ("True", "True", "True", "True")
 
 
-@glibc
 def test_large_arrays_go_back_at_once_all_the_same() -> None:
     assert run(
         "keep_freed_memory()\n"

@@ -24,6 +24,7 @@ import torch
 
 from pipeline.sources.meta_kernels import load_meta_kernels
 from pipeline.sources.module_lookup import frames_name_their_module
+from pipeline.sources.stand_in import StandIn
 
 #: Versions that this was tried with.
 _KNOWN: Final = ("2.14.",)
@@ -42,7 +43,7 @@ _SPEAKS_OF_TRITON: Final = "torch.utils.flop_counter"
 
 def import_compiler() -> bool:
     """Import what torch.export needs; whether anything was left out."""
-    graphs = _Graphs(_GRAPHS)
+    graphs = StandIn(_GRAPHS)
     stand_ins = {**dict.fromkeys(_NOT_INSTALLED), _GRAPHS: graphs}
     there = any(name in sys.modules for name in (_COMPILER, "torch._dynamo", *stand_ins))
     if there or not torch.__version__.startswith(_KNOWN):
@@ -60,17 +61,6 @@ def import_compiler() -> bool:
         for name in (_COMPILER, *_LATER):
             importlib.import_module(name)
     return True
-
-
-class _Graphs(ModuleType):
-    """Gives what the real module has to whoever asks for it."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the import system itself looks for
-            raise AttributeError(name)
-        if sys.modules.get(_GRAPHS) is self:
-            del sys.modules[_GRAPHS]
-        return getattr(importlib.import_module(_GRAPHS), name)
 
 
 @contextmanager

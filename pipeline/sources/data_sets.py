@@ -7,25 +7,14 @@ Afterwards `import torchvision.datasets` brings the real package, and so does th
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
-from typing import Any, Final
+from typing import Final
+
+from pipeline.sources.stand_in import StandIn
 
 _DATA_SETS: Final = "torchvision.datasets"
-
-
-class _StandIn(ModuleType):
-    """Hands on what the real package has."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the import system itself looks for
-            raise AttributeError(name)
-        if sys.modules.get(_DATA_SETS) is self:
-            del sys.modules[_DATA_SETS]
-        return getattr(importlib.import_module(_DATA_SETS), name)
 
 
 @contextmanager
@@ -34,7 +23,7 @@ def without_data_sets() -> Iterator[None]:
     if "torchvision" in sys.modules:
         yield
         return
-    stand_in = _StandIn(_DATA_SETS)
+    stand_in = StandIn(_DATA_SETS)
     sys.modules[_DATA_SETS] = stand_in
     try:
         yield

@@ -169,7 +169,7 @@ def _import_modules(model: ModelConfig, private_apis: bool) -> None:
             stack.enter_context(frames_name_their_module())
             stack.enter_context(without_cuda_bindings())
             import_torch_without_meta_kernels()
-        import pipeline.sources.load  # noqa: F401
+        import pipeline.sources.load  # noqa: F401 - imported here to be frozen below, with torch
 
         if private_apis and torchvision:
             from pipeline.sources.imports import import_torchvision
