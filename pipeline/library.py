@@ -19,9 +19,9 @@ from pipeline.errors import EXIT_REFUSED, Reason, Refused, StageFailed
 from pipeline.events import Emit, Event
 from pipeline.run import records
 from pipeline.run.point import WorkResult, run_point
-from pipeline.run.runner import Shared
 from pipeline.run.verify import Problem, verify_directory
 from pipeline.run.work import work_in
+from pipeline.run.workspace import Shared
 
 #: torch's exporters, Hydra and onnxruntime keep process-wide state: one export at a time.
 _TURN: Final = threading.RLock()

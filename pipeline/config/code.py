@@ -9,6 +9,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
+import os
 import site
 import sys
 import sysconfig
@@ -132,7 +133,7 @@ def _own_module(name: str) -> tuple[str, frozenset[str]]:
     """Digest of a module of the pipeline's, and the modules of the pipeline's that it leads to."""
     file = _own_file(name)
     assert file is not None, name
-    source = _own_source(str(file))
+    source = _own_source(file)
     leads_to = {name.rpartition(".")[0]} if "." in name else set()
     for item in source.imports:
         if item.module == _OURS or item.module.startswith(f"{_OURS}."):
@@ -141,17 +142,25 @@ def _own_module(name: str) -> tuple[str, frozenset[str]]:
     return source.digest, frozenset(other for other in leads_to if _own_file(other) is not None)
 
 
+def _own_file(name: str) -> str | None:
+    return _own_files().get(name)
+
+
 @cache
-def _own_file(name: str) -> Path | None:
-    parts = name.split(".")
-    if parts[0] != _OURS:
-        return None
-    base = _PACKAGE.joinpath(*parts[1:])
-    module = base.with_suffix(".py") if len(parts) > 1 else base / "__init__.py"
-    if module.is_file():
-        return module
-    package = base / "__init__.py"
-    return package if package.is_file() else None
+def _own_files() -> dict[str, str]:
+    """Dotted name of every module of the pipeline's to its file."""
+    found = {}
+    folders = [(_OURS, str(_PACKAGE))]
+    for package, folder in folders:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name == "__init__.py":
+                    found[package] = entry.path
+                elif entry.name.endswith(".py"):
+                    found[f"{package}.{entry.name[:-3]}"] = entry.path
+                elif entry.name != "__pycache__" and entry.is_dir():
+                    folders.append((f"{package}.{entry.name}", entry.path))
+    return found
 
 
 @cache

@@ -138,6 +138,7 @@ class Origins:
         self.weights = {name: _weight(tensor) for name, tensor in tensors.items()}
         self.has_batch_norm = any(name.endswith(".running_var") or name == "running_var" for name in tensors)
         self._by_kind: dict[tuple[int, tuple[int, ...]], list[str]] = {}
+        self._heads: dict[str, bytes] = {}
         for name, weight in self.weights.items():
             if weight is not None:
                 self._by_kind.setdefault((weight.dtype, weight.shape), []).append(name)
@@ -152,7 +153,8 @@ class Origins:
         candidates = self._by_kind.get((weight.dtype, weight.shape), [])
         if name in candidates:
             candidates = [name, *(other for other in candidates if other != name)]
-        return next((other for other in candidates if self._equal(other, weight)), None)
+        head = weight.head() if candidates else b""
+        return next((other for other in candidates if self._equal(other, weight, head)), None)
 
     def derived_by(self, weight: Weight, users: Iterable[str]) -> str:
         """The step that made a weight which is no tensor of the network.
@@ -167,12 +169,14 @@ class Origins:
             return FUSED
         return CONSTANT
 
-    def _equal(self, name: str, weight: Weight) -> bool:
+    def _equal(self, name: str, weight: Weight, head: bytes) -> bool:
         own = self._own(name)
         if own.place is not None and own.place == weight.place:
             return True
         # Almost every pair differs in its first elements.
-        return own.head() == weight.head() and np.array_equal(own.data(), weight.data())
+        if name not in self._heads:
+            self._heads[name] = own.head()
+        return self._heads[name] == head and np.array_equal(own.data(), weight.data())
 
     def _is_transposed(self, weight: Weight) -> bool:
         candidates = [self._own(name) for name in self._by_kind.get((weight.dtype, weight.shape[::-1]), ())]

@@ -96,17 +96,14 @@ class Declined:
     reason: str  #: ends without a full stop
 
 
-def run_in_float64(
-    network: Network, values: Mapping[str, Any], mode: InFloat64 | None = None
-) -> dict[str, NDArray[Any]] | Declined:
+def run_in_float64(network: Network, values: Mapping[str, Any]) -> dict[str, NDArray[Any]] | Declined:
     """The outputs with every floating computation in float64, or why that does not work.
 
     Outputs that the network casts to a smaller dtype by itself come back as float64 all the same.
-    `mode` is passed in by a caller that wants to read afterwards what it saw.
     """
     args, kwargs = network.arguments(values)
     try:
-        with torch.no_grad(), mode or InFloat64():
+        with torch.no_grad(), InFloat64():
             outputs = network.module(*_wide(args), **_wide(kwargs))
         found = {name: tensor.detach().cpu() for name, tensor in network.flatten(outputs).items()}
     except Exception as error:  # noqa: BLE001 - a network may raise anything; the run goes on without
@@ -136,10 +133,10 @@ class Watching(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call `func` as it is."""
-        self.look_at(func, args)
+        self._look_at(func, args)
         return func(*args, **(kwargs or {}))
 
-    def look_at(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    def _look_at(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
         name = getattr(func, "__name__", "")
         if name in _SIZE_DEPENDS_ON_VALUES:
             self.value_dependent = True
@@ -151,7 +148,7 @@ class Watching(TorchFunctionMode):
             self.value_dependent = True
 
 
-class InFloat64(Watching):
+class InFloat64(TorchFunctionMode):
     """While this is active, torch functions compute in float64."""
 
     def __enter__(self) -> Self:
@@ -177,7 +174,6 @@ class InFloat64(Watching):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call `func` with wider arguments."""
-        self.look_at(func, args)
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name == "__get__" and func == _DTYPE and sys._getframe(1).f_globals.get("__name__") == _COMPARES:
@@ -276,13 +272,15 @@ def one_thread() -> Iterator[None]:
 
     In float64 torch takes the channels of a depthwise convolution one by one; waking another thread for
     each costs several times what is computed (mobilenet_v2's 0.04 s of processor time became 0.33).
+    What is computed may set another number: that one stays.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        if torch.get_num_threads() == 1:
+            torch.set_num_threads(before)
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -7,7 +7,7 @@ runs, so that a cached reference is compared without it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -92,6 +92,7 @@ def make_reference(
     parity_inputs: Mapping[str, Arrays],
     config: ParityConfig,
     emit: Emit,
+    known: Callable[[Signature], None] = lambda signature: None,
 ) -> tuple[Reference, Signature]:
     """Run the network on every set of parity inputs, and on the first of them in float64 too.
 
@@ -106,6 +107,7 @@ def make_reference(
         parity_inputs: label to inputs; the first has the example sizes.
         config: `kind=none` runs only what the signature needs.
         emit: gets a `Progress` a run.
+        known: gets the signature as soon as it is known, before the longer runs.
 
     Raises:
         StageFailed: the network fails on its inputs, its outputs are not finite or change their
@@ -126,38 +128,47 @@ def make_reference(
 
     runs = NetworkRuns(network, count)
     outputs: dict[str, Arrays] = {}
+
+    def run(label: str) -> Arrays:
+        found = runs.run(parity_inputs[label], watch=label == first)
+        if proving:
+            _refuse_not_finite(found, label)
+        return found
+
+    # At the example sizes the first inputs tell the shapes; where they depend on values, the export
+    # inputs too. The same runs count whatever is compared: the export's key does not know the settings.
+    at_first = run(first)
+    at_sizes = {label: run(label) for label in sizes}
+    seen = [SeenRun(_axis_sizes(network.specs, parity_inputs[first]), at_first)]
+    if proving:
+        runs.refuse_random(parity_inputs[first], at_first)
+    alone = proving and len(seeds) == 1
+    exported = runs.run(export_inputs) if runs.value_dependent or alone else None
+    if exported is not None and runs.value_dependent:
+        seen.insert(0, SeenRun(_axis_sizes(network.specs, export_inputs), exported))
+    seen += [SeenRun(_axis_sizes(network.specs, parity_inputs[label]), at_sizes[label]) for label in sizes]
+    signature = _signature(seen, network.specs, runs.value_dependent)
+    known(signature)
+    if not proving:
+        return Reference(at_sizes), signature
+
+    for label in parity_inputs:
+        outputs[label] = at_first if label == first else at_sizes[label] if label in at_sizes else run(label)
+    if exported is not None and alone:
+        outputs[EXPORT_LABEL] = exported
+    runs.refuse_random(parity_inputs[first], at_first)
     exact: dict[str, Arrays] = {}
     declined: str | None = None
-    for label in parity_inputs if proving else sizes:
-        outputs[label] = runs.run(parity_inputs[label], watch=label == first and config.kind == "fixed")
-        if proving:
-            _refuse_not_finite(outputs[label], label)
-    if proving:
-        runs.refuse_random(parity_inputs[first], outputs[first])
     if config.kind == "noise":
         found, declined = runs.run_exactly(parity_inputs[first])
         if found:
             exact[first] = found
-            if _noise(outputs[first], found) > SUSPICIOUS_NOISE:
-                runs.refuse_unsteady(parity_inputs[first], outputs[first])
-            for label in [label for label in seeds[1:] if _grown(outputs[first], outputs[label])]:
+            if _noise(at_first, found) > SUSPICIOUS_NOISE:
+                runs.refuse_unsteady(parity_inputs[first], at_first)
+            for label in [label for label in seeds[1:] if _grown(at_first, outputs[label])]:
                 more, _ = runs.run_exactly(parity_inputs[label])
                 if more:
                     exact[label] = more
-
-    # At the example sizes the first inputs tell the shapes; where they depend on values, the export
-    # inputs too. The same runs count whatever is compared: the export's key does not know the settings.
-    values = outputs[first] if first in outputs else runs.run(parity_inputs[first], watch=True)
-    seen = [SeenRun(_axis_sizes(network.specs, parity_inputs[first]), values)]
-    alone = proving and len(seeds) == 1
-    if runs.value_dependent is not False or alone:
-        exported = runs.run(export_inputs, watch=runs.value_dependent is None)
-        if runs.value_dependent:
-            seen.insert(0, SeenRun(_axis_sizes(network.specs, export_inputs), exported))
-        if alone:
-            outputs[EXPORT_LABEL] = exported
-    seen += [SeenRun(_axis_sizes(network.specs, parity_inputs[label]), outputs[label]) for label in sizes]
-    signature = _signature(seen, network.specs, bool(runs.value_dependent))
     return Reference(outputs, exact, declined), signature
 
 

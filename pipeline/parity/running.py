@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError, StageFailed
-from pipeline.parity.float64 import Declined, InFloat64, Watching, run_in_float64
+from pipeline.parity.float64 import Declined, Watching, run_in_float64
 from pipeline.parity.randomness import drawing_modules, generator_state, same_again, training_modules
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class NetworkRuns:
         self.versions = {name: tensor._version for name, tensor in self.tensors.items()}
         self.kept = self._keep()
         self.drew = False
-        self.value_dependent: bool | None = None  #: None until a run has been watched
+        self.value_dependent = False  #: as far as runs have been watched
 
     def run(self, values: Arrays, *, watch: bool = False) -> dict[str, NDArray[Any]]:
         """The outputs, owning their memory."""
@@ -58,7 +58,7 @@ class NetworkRuns:
             raise _fails(error) from error
         outputs = {name: np.array(array) for name, array in found.items()}
         if watch:
-            self.value_dependent = bool(self.value_dependent) or watching.value_dependent
+            self.value_dependent |= watching.value_dependent
         self.drew |= generator_state() != before
         self._put_back()
         self.after_run()
@@ -66,20 +66,18 @@ class NetworkRuns:
 
     def run_exactly(self, values: Arrays) -> tuple[dict[str, NDArray[Any]], str | None]:
         """The float64 outputs and None, or nothing and the reason."""
-        mode = InFloat64()
-        found = run_in_float64(self.network, values, mode)
+        found = run_in_float64(self.network, values)
         self._put_back()
         self.after_run()
         if isinstance(found, Declined):
             return {}, found.reason
-        if self.value_dependent is None:
-            self.value_dependent = mode.value_dependent
         return found, None
 
     def refuse_random(self, values: Arrays, outputs: Arrays) -> None:
-        """StageFailed when random numbers were drawn and another run gives something else."""
+        """StageFailed when random numbers were drawn since it was asked last and another run gives something else."""
         if self.drew:
             self.refuse_unsteady(values, outputs)
+            self.drew = False
 
     def refuse_unsteady(self, values: Arrays, outputs: Arrays) -> None:
         """StageFailed when another run on the same input gives something else."""

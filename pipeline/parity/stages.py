@@ -52,6 +52,12 @@ class ReferenceStage:
             artifacts={"signature": ArtifactParts(takes=("network", "export_inputs"))},
         )  # fmt: skip
 
+    def share_processors(self) -> None:
+        """It may work in a copy of the process, which leaves one processor to the stages beside it."""
+        import torch
+
+        torch.set_num_threads(max(1, torch.get_num_threads() - 1))
+
     def requires(self, workspace: Workspace) -> None:
         """Nothing beyond its artifacts."""
 
@@ -61,11 +67,11 @@ class ReferenceStage:
 
         inputs = workspace.get("export_inputs"), workspace.get("parity_inputs")
         with workspace.get("network").at_work(self.name, workspace.emit):
-            reference, signature = make_reference(
-                workspace.get("network"), *inputs, self.config, workspace.emit
-            )
+            reference, _ = make_reference(
+                workspace.get("network"), *inputs, self.config, workspace.emit,
+                known=lambda signature: workspace.put("signature", signature),
+            )  # fmt: skip
         workspace.put("reference", reference)
-        workspace.put("signature", signature)
         if reference.declined:
             workspace.emit(
                 Finding(

@@ -21,8 +21,9 @@ from pipeline.events import UNSEEN, Emit, Event, Finding, RunFinished, RunStarte
 from pipeline.run import records
 from pipeline.run.directory import RunDirectory
 from pipeline.run.plan import Plan
-from pipeline.run.runner import DISK_FULL, SCRATCH, disk_full
+from pipeline.run.runner import disk_full
 from pipeline.run.verify import NotARunDirectoryError, verify_directory
+from pipeline.run.workspace import DISK_FULL, SCRATCH
 
 
 @dataclass(frozen=True)
@@ -79,28 +80,28 @@ class Collector:
         self._emit = emit
         self.stages: list[dict[str, Any]] = []
         self.warnings: list[dict[str, Any]] = []
-        self.running: str | None = None
-        self._started = time.perf_counter()
+        self._running: dict[str, float] = {}  #: stage to when it started, by time.perf_counter
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StageStarted):
-            self.running, self._started = event.stage, time.perf_counter()
+            self._running[event.stage] = time.perf_counter()
         elif isinstance(event, StageFinished):
             self.stages.append(asdict(event))
-            self.running = None
+            self._running.pop(event.stage, None)
         elif isinstance(event, Finding) and event.level == "warning":
             self.warnings.append({"stage": event.stage, "message": event.message, **event.data})
         self._emit(event)
 
+    @property
+    def running(self) -> str | None:
+        """The stage that started last of those that have not ended."""
+        return next(reversed(self._running), None)
+
     def close(self, reason: Reason) -> None:
-        """The running stage died without a word: say how it ended."""
-        if self.running is not None:
-            self(
-                StageFinished(
-                    self.running, "failed", time.perf_counter() - self._started, "off",
-                    reason=reason.to_json(),
-                )
-            )  # fmt: skip
+        """The running stages died without a word: say how they ended."""
+        for stage, started in list(self._running.items()):
+            seconds = time.perf_counter() - started
+            self(StageFinished(stage, "failed", seconds, "off", reason=reason.to_json()))
 
 
 def run_point(plan: Plan, options: RunOptions, emit: Emit, work: Work) -> RunFinished:

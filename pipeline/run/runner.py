@@ -6,45 +6,37 @@ too are kept in `Shared`, by digest, so that a sweep makes the network and the r
 
 from __future__ import annotations
 
-import errno
 import gc
 import resource
 import shutil
+import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from pipeline.errors import EXIT_FAILED, InternalError, PipelineError, Reason
-from pipeline.events import CacheUse, Emit, Event, Finding, LogLine, StageFinished, StageStarted
+from pipeline.errors import EXIT_FAILED, PipelineError, Reason
+from pipeline.events import CacheUse, Emit, Finding, LogLine, StageFinished, StageStarted
 from pipeline.heap import give_freed_memory_back
-from pipeline.run.cache import Cache, CacheEntry, DamagedEntryError
+from pipeline.run.beside import Copy, Outlet, begin
+from pipeline.run.cache import Cache
 from pipeline.run.plan import Plan
-from pipeline.stage import Stage, Storable, Verdict
-
-#: What the system says when there is no room: no space, or a quota that is used up.
-DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-#: Where stages put what goes away with the run.
-SCRATCH: Final = ".scratch"
-
-
-@dataclass
-class Shared:
-    """Artifacts that live on between the points of one process.
-
-    Attributes:
-        values: digest to value.
-        verdicts: key of a stage to the verdict that it had.
-        findings: key of a stage to what it had to say.
-        wanted: digests that later points take; everything else is let go.
-    """
-
-    values: dict[str, Any] = field(default_factory=dict)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    findings: dict[str, list[Finding]] = field(default_factory=dict)
-    wanted: set[str] = field(default_factory=set)
+from pipeline.run.workspace import (
+    DISK_FULL,
+    NeverMadeError,
+    RunWorkspace,
+    Shared,
+    keep,
+    run_stage,
+    say_again,
+    say_damaged,
+    use_of_a_run,
+    verdict_from_json,
+    verdict_to_json,
+)
+from pipeline.stage import Stage, Verdict
 
 
 @dataclass(frozen=True)
@@ -73,96 +65,6 @@ class Outcome:
     warnings: list[dict[str, Any]] = field(default_factory=list)
 
 
-class RunWorkspace:
-    """What the stages of one point may touch (see `pipeline.stage.Workspace`)."""
-
-    def __init__(self, plan: Plan, folder: Path, cache: Cache, emit: Emit, shared: Shared) -> None:
-        self.plan = plan
-        self.folder = folder
-        self.cache = cache
-        self.emit: Emit = self._tell
-        self._emit = emit
-        self.shared = shared
-        self.scratch = folder / SCRATCH
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        self.values: dict[str, Any] = {}
-        self.entries: dict[str, CacheEntry] = {}
-        self.files: dict[str, tuple[str, bool]] = {}
-        self.digests: dict[str, str] = {}
-        self.making: list[str] = []
-        self.findings: dict[str, list[Finding]] = {}  #: stage -> what it said while it worked
-
-    def _tell(self, event: Event) -> None:
-        """Pass an event on; what a stage finds is kept, to be said again when it is not run again."""
-        if isinstance(event, Finding) and event.stage in self.making:
-            self.findings.setdefault(event.stage, []).append(event)
-        self._emit(event)
-
-    def get(self, name: str) -> Any:
-        """The artifact; loaded from the cache, or made by its stage when that had been put off."""
-        real = self.plan.real_name(name)
-        if real in self.values:
-            return self.values[real]
-        stage = self.plan.maker(real)
-        digest = self.plan.digest(real)
-        if digest in self.shared.values:
-            self.values[real] = self.shared.values[digest]
-        elif stage.name in self.entries:
-            self._load(stage, real)
-        else:
-            self._make(stage)
-        return self.values[real]
-
-    def put(self, name: str, value: Any) -> None:
-        """Take over an artifact that the running stage has declared."""
-        if self.plan.maker(name).name not in self.making:
-            raise InternalError(f"{name} was put by a stage that does not make it")
-        self.values[name] = value
-        digest = self.plan.digest(name)
-        if digest in self.shared.wanted and _shareable(self.plan.maker(name)):
-            self.shared.values[digest] = value
-
-    def file(self, path: str, kind: str, *, same_every_time: bool = True) -> Path:
-        """Where `path` of the run directory is to be written."""
-        target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.files[path] = (kind, same_every_time)
-        return target
-
-    def digest(self, path: str, sha256: str) -> None:
-        """The digest of a file that need not be read again for it."""
-        self.digests[path] = sha256
-
-    def release(self, name: str) -> None:
-        """Let go of a live artifact, unless a later point takes it."""
-        self.values.pop(self.plan.real_name(name), None)
-
-    def _load(self, stage: Stage, name: str) -> None:
-        entry = self.entries[stage.name]
-        try:
-            self.values[name] = self.cache.load(entry, name, self.plan.artifact_types[name], self.scratch)
-        except DamagedEntryError as error:
-            del self.entries[stage.name]
-            _say_damaged(stage, self, str(error))
-            self._make(stage)
-
-    def _make(self, stage: Stage) -> None:
-        if stage.name in self.making:
-            raise InternalError(f"stage {stage.name} asks for what it makes itself")
-        self.making.append(stage.name)
-        try:
-            stage.requires(self)
-            verdict = stage.run(self)
-            if verdict.status == "failed":
-                raise InternalError(f"stage {stage.name} returned 'failed' instead of raising StageFailed")
-            stage.ensures(self)
-        finally:
-            self.making.remove(stage.name)
-        _remember(stage, self, verdict)
-        if stage.storable and verdict.status == "passed" and self.cache.writes:
-            _store(stage, self.plan, self, verdict)
-
-
 def execute(
     plan: Plan,
     folder: Path,
@@ -172,6 +74,7 @@ def execute(
     shared: Shared | None = None,
     on_stage: Callable[[str], None] = lambda name: None,
     debug: bool = False,
+    copies: bool = False,
 ) -> Outcome:
     """Run the plan into `folder`; the outcome says which stage failed, if one did.
 
@@ -183,6 +86,7 @@ def execute(
         shared: what earlier points of this process left.
         on_stage: called with the stage's name before it starts (to mark the log).
         debug: report the traceback of an error as log lines.
+        copies: stages that can may work in a copy of this process (see `pipeline.run.beside`).
 
     Raises:
         InternalError: a stage broke its contract. Everything else ends up in the outcome.
@@ -195,18 +99,19 @@ def execute(
         emit(event)
 
     workspace = RunWorkspace(plan, folder, cache, note, shared or Shared())
+    walk = _Walk(plan, workspace, outcome, on_stage, debug)
     try:
         for position, stage in enumerate(plan.stages):
             on_stage(stage.name)
             emit(StageStarted(stage.name))
-            done = _one_stage(stage, plan, workspace, debug)
-            outcome.stages.append(done)
-            emit(_finished(done))
-            if not _may_go_on(done.verdict, plan):
-                outcome.failed = done
+            if not (copies and walk.begin_beside(position)):
+                walk.do(stage)
+            if outcome.failed is not None:
                 break
             _let_go(plan, position, workspace)
+        walk.join(wait=True)
     finally:
+        walk.end_copies()
         outcome.files, outcome.digests = dict(workspace.files), dict(workspace.digests)
         workspace.values.clear()
         cache.let_go()
@@ -214,12 +119,116 @@ def execute(
     return outcome
 
 
+@dataclass
+class _Walk:
+    """One walk over the stages of a plan."""
+
+    plan: Plan
+    workspace: RunWorkspace
+    outcome: Outcome
+    on_stage: Callable[[str], None]
+    debug: bool
+    answered: list[Copy] = field(default_factory=list)
+
+    def do(self, stage: Stage) -> None:
+        """Run the stage here, and take in what copies have ended meanwhile."""
+        try:
+            done = _one_stage(stage, self.plan, self.workspace, self.debug)
+        except NeverMadeError:
+            self.join(wait=True)
+            return
+        self.join(wait=not _may_go_on(done.verdict, self.plan))
+        self._note(done)
+
+    def begin_beside(self, position: int) -> bool:
+        """Let a copy of this process do the stage, where that can be and somebody has work meanwhile."""
+        stage, workspace = self.plan.stages[position], self.workspace
+        share_processors = getattr(stage, "share_processors", None)
+        following = self.plan.stages[position + 1 : position + 2]
+        if share_processors is None or any(
+            _is_kept(one, self.plan, workspace) for one in (stage, *following)
+        ):
+            return False
+        for name in stage.takes:
+            workspace.get(name)
+
+        def work(outlet: Outlet) -> dict[str, Any]:
+            workspace.outlet, workspace.emit = outlet, outlet.event
+            share_processors()
+            done = _outcome(stage, workspace, self.debug, lambda: run_stage(stage, workspace))
+            return {
+                "verdict": verdict_to_json(done.verdict),
+                "seconds": done.seconds,
+                "exit_code": done.exit_code,
+            }
+
+        copy = begin(work, workspace.scratch / f"{stage.name}-beside", workspace.emit)
+        if copy is None:
+            return False
+        workspace.copies[stage.name] = copy
+        workspace.making.append(stage.name)
+        return True
+
+    def join(self, *, wait: bool) -> None:
+        """Take in what copies say; of those that have ended, or made everything, how they ended."""
+        for stage in [stage for stage in self.plan.stages if stage.name in self.workspace.copies]:
+            copy = self.workspace.copies[stage.name]
+            copy.listen(lambda: True)
+            if wait or copy.has_made(stage.makes):
+                copy.wait()
+            if copy.answer is not None or copy.gone:
+                self._take_in(stage, copy)
+
+    def end_copies(self) -> None:
+        """None is left when the walk has ended, however."""
+        for copy in (*self.answered, *self.workspace.copies.values()):
+            copy.end()
+
+    def _take_in(self, stage: Stage, copy: Copy) -> None:
+        workspace = self.workspace
+        if printed := copy.printed():
+            self.on_stage(stage.name)
+            sys.stdout.write(printed)  # log.txt, in a worker
+        verdict = None
+        if copy.answer is not None:
+            verdict, _ = verdict_from_json(copy.answer["verdict"])
+        if verdict is not None and verdict.status != "failed":
+            for name in stage.makes:
+                workspace.get(name)
+            keep(stage, workspace, verdict)
+        self.answered.append(workspace.copies.pop(stage.name))  # it is waited for when it has had time to go
+        workspace.making.remove(stage.name)
+        if verdict is None or copy.answer is None:
+            died = "the process that worked beside died: the stage was run again"
+            workspace.emit(Finding(stage.name, "warning", died))
+            self._note(_one_stage(stage, self.plan, workspace, self.debug))
+            return
+        use, answer = use_of_a_run(stage, workspace), copy.answer
+        self._note(StageOutcome(stage.name, verdict, answer["seconds"], use, answer["exit_code"]))
+
+    def _note(self, done: StageOutcome) -> None:
+        outcome = self.outcome
+        names = [stage.name for stage in self.plan.stages]
+        outcome.stages.append(done)
+        outcome.stages.sort(key=lambda each: names.index(each.name))
+        outcome.failed = next(
+            (each for each in outcome.stages if not _may_go_on(each.verdict, self.plan)), None
+        )
+        self.workspace.emit(_finished(done))
+
+
 def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace, debug: bool) -> StageOutcome:
-    started = time.perf_counter()
+    return _outcome(stage, workspace, debug, lambda: _reuse_or_run(stage, plan, workspace))
+
+
+def _outcome(
+    stage: Stage, workspace: RunWorkspace, debug: bool, work: Callable[[], tuple[Verdict, CacheUse]]
+) -> StageOutcome:
+    started, waited = time.perf_counter(), workspace.waited
     use: CacheUse = "off"
     code = EXIT_FAILED
     try:
-        verdict, use = _reuse_or_run(stage, plan, workspace)
+        verdict, use = work()
     except PipelineError as error:
         code = error.exit_code
         if debug:
@@ -232,7 +241,16 @@ def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace, debug: bool) -
         verdict = Verdict("failed", disk_full(workspace.folder.parent.parent))
     except MemoryError:
         verdict = Verdict("failed", out_of_memory())
-    return StageOutcome(stage.name, verdict, time.perf_counter() - started, use, code)
+    seconds = time.perf_counter() - started - (workspace.waited - waited)
+    return StageOutcome(stage.name, verdict, seconds, use, code)
+
+
+def _is_kept(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
+    """Whether the cache has something of it, whole or damaged, or an earlier point of this process made it."""
+    key = plan.stage_keys[stage.name].key
+    if key in workspace.shared.verdicts or workspace.cache.find(key) is not None:
+        return True
+    return workspace.cache.reads and workspace.cache.is_damaged(key)
 
 
 def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Verdict, CacheUse]:
@@ -240,65 +258,26 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
     shared = workspace.shared
     key = plan.stage_keys[stage.name]
     if digests and key.key in shared.verdicts and all(digest in shared.values for digest in digests):
-        _say_again(workspace, shared.findings.get(key.key, ()))
+        say_again(workspace, shared.findings.get(key.key, ()))
         return shared.verdicts[key.key], "hit" if stage.storable and workspace.cache.reads else "off"
     if stage.storable:
         entry = workspace.cache.find(key.key)
         if entry is not None:
             workspace.entries[stage.name] = entry
-            verdict, told = _verdict_from_json(entry.verdict)
+            verdict, told = verdict_from_json(entry.verdict)
             findings = [finding for finding in told if finding.stage == stage.name]
             if any(plan.digest(name) in shared.wanted for name in stage.makes):
                 shared.verdicts[key.key], shared.findings[key.key] = verdict, findings
-            _say_again(workspace, findings)
+            say_again(workspace, findings)
             return verdict, "hit"
         if workspace.cache.reads and workspace.cache.is_damaged(key.key):
-            _say_damaged(stage, workspace, "its entry.json is damaged")
+            say_damaged(stage, workspace, "its entry.json is damaged")
     elif getattr(stage, "on_demand", False) and not _needed(stage, plan, workspace):
-        _say_again(workspace, _kept_by_others(stage, plan, workspace))
+        say_again(workspace, _kept_by_others(stage, plan, workspace))
         return Verdict(summary="not needed: what takes it is cached"), "off"
-    workspace.making.append(stage.name)
-    try:
-        stage.requires(workspace)
-        verdict = stage.run(workspace)
-        stage.ensures(workspace)
-    finally:
-        workspace.making.remove(stage.name)
-    _remember(stage, workspace, verdict)
-    if not stage.storable:
-        return verdict, "off"
-    if verdict.status == "passed" and workspace.cache.writes:
-        _store(stage, plan, workspace, verdict)
-    return verdict, "miss" if workspace.cache.reads else "off"
-
-
-def _say_damaged(stage: Stage, workspace: RunWorkspace, what: str) -> None:
-    """Remove the stage's damaged entry, where this run may, and say so."""
-    cache = workspace.cache
-    gone = cache.writes and cache.remove(workspace.plan.stage_keys[stage.name].key)
-    done = "was removed and is made again" if gone else "is not used"
-    workspace.emit(Finding(stage.name, "warning", f"a damaged cache entry {done}: {what}"))
-
-
-def _remember(stage: Stage, workspace: RunWorkspace, verdict: Verdict) -> None:
-    key = workspace.plan.stage_keys[stage.name].key
-    workspace.shared.verdicts[key] = verdict
-    workspace.shared.findings[key] = workspace.findings.get(stage.name, [])
-
-
-def _say_again(workspace: RunWorkspace, findings: Iterable[Finding]) -> None:
-    """A simplifier that fell back is worth a warning in every run that takes what came of it."""
-    for finding in findings:
-        workspace.emit(finding)
-
-
-def _with_live(stage: Stage, workspace: RunWorkspace) -> list[Finding]:
-    """What the stage found, and those that made live values for it: they do not run where it is cached."""
-    plan, found = workspace.plan, list(workspace.findings.get(stage.name, ()))
-    for maker in {plan.maker(name).name: plan.maker(name) for name in stage.takes}.values():
-        if getattr(maker, "on_demand", False):
-            found += workspace.shared.findings.get(plan.stage_keys[maker.name].key, ())
-    return found
+    verdict, use = run_stage(stage, workspace)
+    keep(stage, workspace, verdict)
+    return verdict, use
 
 
 def _kept_by_others(stage: Stage, plan: Plan, workspace: RunWorkspace) -> list[Finding]:
@@ -307,14 +286,9 @@ def _kept_by_others(stage: Stage, plan: Plan, workspace: RunWorkspace) -> list[F
     for other in plan.stages:
         if other.storable and not set(stage.makes).isdisjoint(map(plan.real_name, other.takes)):
             entry = workspace.cache.find(plan.stage_keys[other.name].key)
-            told = _verdict_from_json(entry.verdict)[1] if entry is not None else []
+            told = verdict_from_json(entry.verdict)[1] if entry is not None else []
             found += [one for one in told if one.stage == stage.name and one not in found]
     return found
-
-
-def _shareable(stage: Stage) -> bool:
-    """Whether a later point may take what this one made: not when it is a file of this run's directory."""
-    return stage.storable or getattr(stage, "on_demand", False)
 
 
 def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
@@ -332,26 +306,6 @@ def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
         if not other.storable or workspace.cache.find(plan.stage_keys[other.name].key) is None:
             return True
     return False
-
-
-def _store(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:
-    values: dict[str, Storable] = {name: workspace.values[name] for name in stage.makes}
-    told = _verdict_to_json(verdict, _with_live(stage, workspace))
-    try:
-        workspace.cache.store(plan.stage_keys[stage.name], values, told)
-    except OSError as error:
-        # The cache is a convenience: a full or read-only disk there must not fail the run. A full one may
-        # have room for what comes later; elsewhere one attempt is enough.
-        workspace.cache.writes = error.errno in DISK_FULL
-        workspace.emit(
-            Finding(
-                stage.name,
-                "warning",
-                f"the cache in {workspace.cache.root.parent} could not keep "
-                f"{'this stage' if workspace.cache.writes else 'what this run makes'} ({error.strerror}); type "
-                "cache.dir=FOLDER for another folder, or cache.mode=read or none to go without",
-            )
-        )
 
 
 def _let_go(plan: Plan, position: int, workspace: RunWorkspace) -> None:
@@ -387,24 +341,6 @@ def _finished(done: StageOutcome) -> StageFinished:
         summary=done.verdict.summary,
         measured=dict(done.verdict.measured),
     )
-
-
-def _verdict_to_json(verdict: Verdict, findings: Iterable[Finding] = ()) -> dict[str, Any]:
-    return {
-        "findings": [asdict(finding) for finding in findings],
-        "status": verdict.status,
-        "reason": verdict.reason.to_json() if verdict.reason else None,
-        "summary": verdict.summary,
-        "measured": dict(verdict.measured),
-        "recorded": dict(verdict.recorded),
-    }
-
-
-def _verdict_from_json(data: Mapping[str, Any]) -> tuple[Verdict, list[Finding]]:
-    known = dict(data)
-    findings = [Finding(**each) for each in known.pop("findings", ())]
-    reason = Reason(**known["reason"]) if known["reason"] else None
-    return replace(Verdict(**{**known, "reason": None}), reason=reason), findings
 
 
 def disk_full(out: Path) -> Reason:

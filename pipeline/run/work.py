@@ -11,7 +11,8 @@ from pipeline.run import records
 from pipeline.run.cache import Cache
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions, WorkResult
-from pipeline.run.runner import Shared, execute
+from pipeline.run.runner import execute
+from pipeline.run.workspace import Shared
 
 
 def work_in(
@@ -21,11 +22,20 @@ def work_in(
     emit: Emit,
     shared: Shared,
     on_stage: Callable[[str], None],
+    *,
+    copies: bool = False,
 ) -> WorkResult:
-    """Run the plan into `folder` and write manifest.json there."""
+    """Run the plan into `folder` and write manifest.json there; arguments as for `execute`."""
     cache = Cache(options.cache_dir, options.cache_mode, options.cache_bytes)
     outcome = execute(
-        plan, folder, cache=cache, emit=emit, shared=shared, on_stage=on_stage, debug=options.debug
+        plan,
+        folder,
+        cache=cache,
+        emit=emit,
+        shared=shared,
+        on_stage=on_stage,
+        debug=options.debug,
+        copies=copies,
     )
     failed = outcome.failed
     if failed is not None:

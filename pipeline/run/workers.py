@@ -30,10 +30,11 @@ from typing import Any, Final
 from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, InternalError, Reason, StageFailed
 from pipeline.events import Emit, Event, LogLine, StageStarted, decode, encode
 from pipeline.run import records
+from pipeline.run.beside import worth_it
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions, WorkResult
-from pipeline.run.runner import SCRATCH, Shared
 from pipeline.run.work import work_in
+from pipeline.run.workspace import SCRATCH, Shared
 
 PR_SET_PDEATHSIG: Final = 1
 #: How often the parent looks at a worker's memory and time, seconds.
@@ -223,14 +224,16 @@ class Workers:
         return status
 
     def _memory_held(self) -> float:
-        """Resident memory of the worker and what it has started, bytes."""
+        """Resident memory of the worker, and what those that it has started have beyond it, bytes."""
         import psutil
 
         if not self._worker:
             return 0.0
         try:
             process = psutil.Process(self._worker)
-            held = sum(each.memory_info().rss for each in [process, *process.children(recursive=True)])
+            held = process.memory_info().rss
+            # Those that it has forked share most of their pages with it.
+            held += sum(each.memory_full_info().uss for each in process.children(recursive=True))
         except psutil.Error:
             return 0.0
         return float(held)
@@ -385,7 +388,8 @@ def _one_point(plan: Plan, folder: Path, options: RunOptions, shared: Shared, ev
 
     with _captured(folder / records.LOG):
         try:
-            return work_in(plan, folder, options, emit, shared, _mark)
+            copies = options.private_apis and worth_it()
+            return work_in(plan, folder, options, emit, shared, _mark, copies=copies)
         except MemoryError:
             shared.values.clear()
             return WorkResult(_left(folder), Reason("PL-711", "the machine's memory is exhausted"), None, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Final
 
@@ -17,6 +17,7 @@ from pipeline.errors import Refused
 from pipeline.events import Emit, Event, Finding
 from pipeline.heap import keep_freed_memory
 from pipeline.locations import is_packaged
+from pipeline.parity.float64 import one_thread
 from pipeline.samples.spec import InputSpecs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.device import refuse_missing_device, refuse_unusable_device
@@ -60,11 +61,15 @@ def load(
     refuse_unusable_device(device)
     live = config.weights is None and config.init == "live"
     built = None
-    if live and not _is_known_to_be_random(config):
-        own, built = _has_weights_of_its_own(config, seed, private_apis, emit)
-        live = not own
-    make = partial(_make, config, seed=seed, device=device, specs=specs, private_apis=private_apis, live=live)
-    network = make(emit=emit, built=built)
+    # Whoever has started no thread yet can be forked, for a stage that works beside the others.
+    with one_thread() if private_apis else nullcontext():
+        if live and not _is_known_to_be_random(config):
+            own, built = _has_weights_of_its_own(config, seed, private_apis, emit)
+            live = not own
+        make = partial(
+            _make, config, seed=seed, device=device, specs=specs, private_apis=private_apis, live=live
+        )
+        network = make(emit=emit, built=built)
     network.build = make
     return network
 

@@ -150,7 +150,8 @@ def measure(model: str, start: str, cache: Path | None) -> list[Row]:
 def cells(model: str, start: str, cache_dir: Path | None) -> list[Row]:
     """Export once (from the cache where it lies there), then every opset."""
     from pipeline.run.cache import Cache, default_directory
-    from pipeline.run.runner import RunWorkspace, Shared, execute
+    from pipeline.run.runner import execute
+    from pipeline.run.workspace import RunWorkspace, Shared
 
     with tempfile.TemporaryDirectory(prefix="reach-") as folder:
         cache = Cache(cache_dir or default_directory())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ import pytest
 from pipeline.errors import StageFailed
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions
-from pipeline.stage import KeyParts, Verdict, Workspace
+from pipeline.stage import ArtifactParts, KeyParts, Verdict, Workspace
 
 
 @dataclass(frozen=True)
@@ -143,3 +143,23 @@ def make_plan(
 @pytest.fixture
 def options(tmp_path: Path) -> RunOptions:
     return RunOptions(out=tmp_path / "outputs", cache_dir=tmp_path / "cache")
+
+
+@dataclass(frozen=True)
+class Stated(Step):
+    """A step that says what shapes its artifacts."""
+
+    artifacts: Mapping[str, ArtifactParts] = field(default_factory=dict)
+
+    def key_parts(self) -> KeyParts:
+        return replace(super().key_parts(), artifacts=self.artifacts)
+
+
+@dataclass(frozen=True)
+class CopiedStep(Stated):
+    """A stage that may work in a copy of the process."""
+
+    shared: Callable[[], None] = lambda: None
+
+    def share_processors(self) -> None:
+        self.shared()

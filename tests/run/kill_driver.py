@@ -3,7 +3,7 @@
 A process of its own, started by test_kills.py: it imports torch once and forks, so that a run takes a
 fraction of a second. Whoever is killed has computed nothing in this process before the fork.
 
-    python -m tests.run.kill_driver FOLDER process|child TRIES_IN_EACH_STAGE TRIES_IN_THE_WRITE
+    python -m tests.run.kill_driver FOLDER process|child|copy TRIES_IN_EACH_STAGE TRIES_IN_THE_WRITE
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any, Final
 from pipeline.config.compose import compose
 from pipeline.events import Event, StageStarted
 from pipeline.plan import build_plan, run_options
-from pipeline.run import workers
+from pipeline.run import runner, workers
 from pipeline.run.cache import Cache, CacheEntry
 from pipeline.run.directory import RunDirectory
 from pipeline.run.plan import Plan
@@ -161,6 +161,8 @@ class Driver:
             word, _, rest = text.strip().partition(" ")
             if word == "worker":
                 victims["child"] = int(rest)
+            elif word == "copy":
+                victims["copy"] = int(rest)
             elif word == "lines":
                 lines += int(rest)
             elif word == "stage" and not killed:
@@ -173,7 +175,10 @@ class Driver:
                     where = "after the end"
                 killed = True
         os.waitpid(child, 0)
-        wait_until_gone(victims["child"])
+        for process in victims.values():
+            wait_until_gone(process)
+        if self.whom == "copy":
+            assert verify_directory(self.out / self.plan.label) == []
         if moment.line:
             where = "write and rename"
         self.settled(options)
@@ -182,16 +187,23 @@ class Driver:
     def patch(self, say: Callable[[str], None], moment: Moment) -> None:
         """In the process: tell about the worker, and watch the lines that write."""
         start, work, publish = workers.Workers.start, workers.work_in, RunDirectory.publish
+        begin = runner.begin
 
         def started(self_: Any) -> None:
             start(self_)
             say(f"worker {self_._child}")
 
-        def worked(*args: Any) -> Any:
+        def begun(*args: Any) -> Any:
+            copy = begin(*args)
+            assert copy is not None
+            say(f"copy {copy._process}")
+            return copy
+
+        def worked(*args: Any, **options: Any) -> Any:
             if self.whom != "child":
-                return work(*args)
+                return work(*args, **options)
             with Lines(WRITING["child"], moment.line, lambda count: say(f"lines {count}")):
-                return work(*args)
+                return work(*args, **options)
 
         def published(*args: Any) -> Any:
             say(f"stage {PUBLISH}")
@@ -202,6 +214,7 @@ class Driver:
 
         workers.Workers.start = started  # type: ignore[method-assign]
         workers.work_in = worked
+        runner.begin = begun
         RunDirectory.publish = published  # type: ignore[method-assign]
 
     # -- looking ---------------------------------------------------------------------------------
@@ -236,6 +249,11 @@ class Driver:
 
     def drive(self, in_each_stage: int, in_the_write: int) -> Counter[str]:
         hits: Counter[str] = Counter()
+        if self.whom == "copy":
+            for _ in range(in_each_stage):
+                self.run_and_kill(Moment("copy", self.chance.uniform(0.0, 0.8 * self.seconds()["reference"])))
+                hits["copy"] += 1
+            return hits
         for stage, seconds in self.seconds().items():
             tries = 0
             # A kill may come late, and then hits the stage behind it: it is counted there.

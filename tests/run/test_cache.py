@@ -15,7 +15,8 @@ from pipeline.run import cache as cache_module
 from pipeline.run.cache import BLOB_BYTES, Cache, CacheEntry, DamagedEntryError, move_into_place, parse_size
 from pipeline.run.explain import explain
 from pipeline.run.plan import StageKey
-from pipeline.run.runner import Shared, execute
+from pipeline.run.runner import execute
+from pipeline.run.workspace import Shared
 from pipeline.stage import Workspace
 from tests.run.conftest import Text, make_plan, stages
 from tests.run.permissions import as_anybody

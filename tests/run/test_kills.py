@@ -37,3 +37,12 @@ def test_killed_in_every_stage_in_the_write_and_in_the_rename(
     assert {stage for stage in STAGES if hits.get(stage, 0) >= in_each_stage} == STAGES
     assert hits["write and rename"] >= in_the_write
     assert total >= len(STAGES) * in_each_stage + in_the_write
+
+
+@pytest.mark.parametrize("tries", [2, pytest.param(40, marks=SLOW)])
+def test_a_copy_that_is_killed_costs_only_time(tmp_path: Path, tries: int) -> None:
+    """The driver finds the run whole, and makes sure that nobody outlives it."""
+    words = [sys.executable, "-m", "tests.run.kill_driver", str(tmp_path), "copy", str(tries), "0"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"copy": tries}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,10 @@ from pipeline.errors import InternalError
 from pipeline.run.cache import Cache
 from pipeline.run.explain import _changes, _clause, explain
 from pipeline.run.plan import Plan
-from pipeline.run.runner import Outcome, Shared, execute
-from pipeline.stage import ArtifactParts, KeyParts, Verdict, Workspace
-from tests.run.conftest import Step, Text, make_plan
-
-
-@dataclass(frozen=True)
-class Stated(Step):
-    """A step that says what shapes its artifacts."""
-
-    artifacts: Mapping[str, ArtifactParts] = field(default_factory=dict)
-
-    def key_parts(self) -> KeyParts:
-        return replace(super().key_parts(), artifacts=self.artifacts)
+from pipeline.run.runner import Outcome, execute
+from pipeline.run.workspace import Shared
+from pipeline.stage import ArtifactParts, Verdict, Workspace
+from tests.run.conftest import Stated, Step, Text, make_plan
 
 
 def plan(seeds: int = 3, kind: str = "noise", network: str = "net", ran: list[str] | None = None) -> Plan:
