@@ -71,6 +71,7 @@ class StageFinished:
     reason: dict[str, Any] | None = None  #: `Reason.to_json()` when status is not passed
     summary: str = ""  #: a few words for the terminal: "20 nodes", "opset 11, 233 MiB"
     measured: dict[str, Any] = field(default_factory=dict)  #: goes to run.json
+    beside: bool = False  #: it ran beside the stages after it: its seconds overlap theirs
 
 
 @dataclass(frozen=True)

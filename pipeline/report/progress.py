@@ -89,6 +89,8 @@ class StageList:
             line = self._line(event.stage)
             line.status = "cached" if event.cache == "hit" and event.status == "passed" else event.status
             line.seconds, line.note = event.seconds, event.summary or _why(event.reason)
+            if event.beside:
+                line.note += ", meanwhile"
         elif isinstance(event, Finding):
             (self.warnings if event.level == "warning" else self.notes).append(_finding(event))
 

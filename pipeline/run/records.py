@@ -127,12 +127,14 @@ def run_record(
     versions: Mapping[str, str] | None = None,
     git: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """How it went: `stages` are StageFinished events as dictionaries, in order."""
-    rows = list(stages)
+    """How it went: `stages` are StageFinished events as dictionaries."""
+    order = [stage.name for stage in plan.stages]
+    rows = sorted(stages, key=lambda row: order.index(row["stage"]))
     reached = {row["stage"] for row in rows}
     rows_out = [
         {"name": row["stage"], "status": row["status"], "seconds": round(row["seconds"], 4),
          "cache": row["cache"], "peak_mib": row["peak_mib"] and round(row["peak_mib"], 1),
+         **({"beside": True} if row.get("beside") else {}),
          **({"reason": row["reason"]} if row.get("reason") else {}),
          **({"measured": own} if (own := _own_measured(row)) else {})}
         for row in rows

@@ -44,7 +44,8 @@ class StageOutcome:
     """How one stage of this run went.
 
     `exit_code` is what the run ends with when this stage ends it: 2 when the stage found that the
-    request should have been refused (weights that do not fit: only torch can see it).
+    request should have been refused (weights that do not fit: only torch can see it). `beside` is
+    true of one that ran in a copy of the process, while others did.
     """
 
     name: str
@@ -52,6 +53,7 @@ class StageOutcome:
     seconds: float
     cache: CacheUse
     exit_code: int = EXIT_FAILED
+    beside: bool = False
 
 
 @dataclass
@@ -204,7 +206,8 @@ class _Walk:
             self._note(_one_stage(stage, self.plan, workspace, self.debug))
             return
         use, answer = use_of_a_run(stage, workspace), copy.answer
-        self._note(StageOutcome(stage.name, verdict, answer["seconds"], use, answer["exit_code"]))
+        code = answer["exit_code"]
+        self._note(StageOutcome(stage.name, verdict, answer["seconds"], use, code, beside=True))
 
     def _note(self, done: StageOutcome) -> None:
         outcome = self.outcome
@@ -340,6 +343,7 @@ def _finished(done: StageOutcome) -> StageFinished:
         reason=done.verdict.reason.to_json() if done.verdict.reason else None,
         summary=done.verdict.summary,
         measured=dict(done.verdict.measured),
+        beside=done.beside,
     )
 
 

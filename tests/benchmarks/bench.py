@@ -36,6 +36,7 @@ DEFAULT_PAIRS: Final = 5
 FIRST_NEW_VALUE: Final = 100  #: of the key that is swept; every further value is one more
 NEW_POINTS: Final = 4  #: by which the long sweep is longer than the short one
 IMPORT_CODE: Final = "import torch, torchvision"
+MEANWHILE: Final = " (meanwhile)"  #: behind the name of a stage that ran beside others
 
 
 @dataclass
@@ -211,7 +212,8 @@ def _seconds_by_stage(folder: Path) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for record in sorted(folder.rglob("run.json")):
         for stage in json.loads(record.read_text()).get("stages", ()):
-            seconds[stage["name"]] = seconds.get(stage["name"], 0.0) + (stage.get("seconds") or 0.0)
+            name = stage["name"] + (MEANWHILE if stage.get("beside") else "")
+            seconds[name] = seconds.get(name, 0.0) + (stage.get("seconds") or 0.0)
     return seconds
 
 
@@ -295,12 +297,15 @@ def memory_table(results: list[Result], import_mib: float) -> Table:
 
 
 def where_the_time_goes(result: Result) -> str:
-    """The stages of the last timed run, longest first, and what is left of its wall time."""
+    """The stages of the last timed run, longest first, and what is left of its wall time.
+
+    A stage that others waited for in the end is in what is left, as far as they did.
+    """
     if not result.stages or not result.pipeline:
         return ""
     wall_s = result.pipeline[-1].wall_s
     parts = [f"{name} {s:.2f}" for name, s in sorted(result.stages.items(), key=lambda item: -item[1])]
-    rest = wall_s - sum(result.stages.values())
+    rest = wall_s - sum(s for name, s in result.stages.items() if not name.endswith(MEANWHILE))
     return f"{result.case.name}: {wall_s:.2f} s = {', '.join(parts)}, outside the stages {rest:.2f}"
 
 
