@@ -10,6 +10,7 @@ import torch
 
 from pipeline.errors import StageFailed
 from pipeline.exporters.names import listed
+from pipeline.sources.attributes import attributes_put_back
 
 if TYPE_CHECKING:
     from pipeline.sources.network import Network
@@ -90,13 +91,14 @@ def prepared(network: Network, training: Literal["eval", "train", "preserve"]) -
     """The network as the exporters need it; afterwards everything is as before.
 
     No gradients, the asked mode in every module, attention without its fused inference kernel
-    (which no exporter knows), and buffers that a trace writes to put back.
+    (which no exporter knows), and buffers and attributes that a trace writes to put back.
     """
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_mode(network, training))
         stack.enter_context(_plain_attention())
         stack.enter_context(_buffers_put_back(network))
+        stack.enter_context(attributes_put_back(network.module))
         yield
 
 

@@ -21,6 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch.overrides import TorchFunctionMode
 
+from pipeline.sources.attributes import attributes_put_back
+
 if TYPE_CHECKING:
     from pipeline.sources.network import Network
 
@@ -103,7 +105,7 @@ def run_in_float64(network: Network, values: Mapping[str, Any]) -> dict[str, NDA
     """
     args, kwargs = network.arguments(values)
     try:
-        with torch.no_grad(), InFloat64():
+        with torch.no_grad(), attributes_put_back(network.module), InFloat64():
             outputs = network.module(*_wide(args), **_wide(kwargs))
         found = {name: tensor.detach().cpu() for name, tensor in network.flatten(outputs).items()}
     except Exception as error:  # noqa: BLE001 - a network may raise anything; the run goes on without

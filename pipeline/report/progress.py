@@ -89,7 +89,7 @@ class StageList:
             line = self._line(event.stage)
             line.status = "cached" if event.cache == "hit" and event.status == "passed" else event.status
             line.seconds, line.note = event.seconds, event.summary or _why(event.reason)
-            if event.beside:
+            if event.beside and event.status == "passed":
                 line.note += ", meanwhile"
         elif isinstance(event, Finding):
             (self.warnings if event.level == "warning" else self.notes).append(_finding(event))
@@ -146,33 +146,48 @@ class LiveStages:
 
 
 class PlainStages:
-    """One line when a stage has ended, and one for each warning."""
+    """One line when a stage has ended, in the order in which they started, and one for each warning."""
 
     def __init__(self, stream: TextIO, debug: bool) -> None:
         self._stream = stream
         self._debug = debug
+        self._started: dict[str, str] = {}  #: stage to its line, "" while it runs
 
     def start(self) -> None:
         """Nothing has to be set up."""
 
     def stop(self) -> None:
-        """Nothing is left open."""
+        """Say what waited for a stage that has not ended."""
+        self._say_ended(all_of_them=True)
+        self._started.clear()
 
     def show(self, event: Event) -> None:
         if isinstance(event, RunStarted):
+            self.stop()
             self._say(event.label)
+        elif isinstance(event, StageStarted):
+            self._started[event.stage] = ""
         elif isinstance(event, StageFinished):
             lines = StageList()
             lines.take(event)
             line = lines.lines[event.stage]
-            self._say(
+            self._started[event.stage] = (
                 f"  {line.name:<{NAME_WIDTH}} {line.status:<{STATUS_WIDTH}} "
                 f"{_time(line):>{TIME_WIDTH}}  {line.note}".rstrip()
             )
+            self._say_ended()
         elif isinstance(event, Finding):
             self._say(f"  {'warning' if event.level == 'warning' else 'note'}: {_finding(event)}")
         elif isinstance(event, LogLine) and self._debug:
             self._say(event.text)
+
+    def _say_ended(self, *, all_of_them: bool = False) -> None:
+        for stage, line in list(self._started.items()):
+            if line:
+                self._say(line)
+                del self._started[stage]
+            elif not all_of_them:
+                return
 
     def _say(self, text: str) -> None:
         try:

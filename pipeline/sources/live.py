@@ -31,6 +31,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from pipeline.samples.make import Variant, make_samples
 from pipeline.samples.spec import InputSpecs
+from pipeline.sources.attributes import attributes_put_back
 from pipeline.sources.detection_heads import HeadSpread, head_spreads
 from pipeline.sources.network import DOES_NOT_FIT, Network, inputs_do_not_fit
 
@@ -109,6 +110,7 @@ def calibrate(network: Network, *, seed: int, only_statistics: bool = False) -> 
             stack.enter_context(_hooked(inner.register_forward_hook(_set_spread(spread))))
         for inner in layers:
             stack.enter_context(_hooked(inner.register_forward_hook(_first_call(_set_unit_variance))))
+        stack.enter_context(attributes_put_back(module))
         stack.enter_context(torch.no_grad())
         stack.enter_context(InFloat64())
         try:

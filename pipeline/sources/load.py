@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Final
 
 import numpy as np
 import torch
+from torch.nn.parameter import is_lazy
 
 from pipeline.config.canonical import names_file
 from pipeline.errors import Refused
@@ -18,6 +19,7 @@ from pipeline.events import Emit, Event, Finding
 from pipeline.heap import keep_freed_memory
 from pipeline.locations import is_packaged
 from pipeline.parity.float64 import one_thread
+from pipeline.samples.make import make_samples
 from pipeline.samples.spec import InputSpecs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.device import refuse_missing_device, refuse_unusable_device
@@ -61,38 +63,32 @@ def load(
     refuse_unusable_device(device)
     live = config.weights is None and config.init == "live"
     built = None
+    build = partial(_build, config, specs, private_apis)
     # Whoever has started no thread yet can be forked, for a stage that works beside the others.
     with one_thread() if private_apis else nullcontext():
         if live and not _is_known_to_be_random(config):
-            own, built = _has_weights_of_its_own(config, seed, private_apis, emit)
+            own, built = _has_weights_of_its_own(build, seed, emit)
             live = not own
-        make = partial(
-            _make, config, seed=seed, device=device, specs=specs, private_apis=private_apis, live=live
-        )
-        network = make(emit=emit, built=built)
-    network.build = make
-    return network
+        if built is None:
+            with seeded(seed):
+                built = build()
+        return _make(
+            config, built, seed=seed, device=device, specs=specs, private_apis=private_apis, live=live, emit=emit
+        )  # fmt: skip
 
 
 def _make(
     config: ModelConfig,
+    module: torch.nn.Module,
     *,
     seed: int,
     device: str,
     specs: InputSpecs,
     private_apis: bool,
     live: bool,
-    emit: Emit = nobody,
-    built: torch.nn.Module | None = None,
+    emit: Emit,
 ) -> Network:
-    """The network; the same at every call with the same arguments.
-
-    `built` is what building it under the seed has just given, where that was done already.
-    """
-    module = built
-    if module is None:
-        with seeded(seed):
-            module = _build(config, private_apis)
+    """The network of a module that has just been built; the same at every call with the same arguments."""
     if config.weights is not None and names_file(config.weights):
         from pipeline.sources.checkpoint import load_weights
 
@@ -151,7 +147,7 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(kept[1])
 
 
-def _build(config: ModelConfig, private_apis: bool) -> torch.nn.Module:
+def _build(config: ModelConfig, specs: InputSpecs, private_apis: bool) -> torch.nn.Module:
     if config.source == "torchvision":
         from pipeline.sources.torchvision_source import build_torchvision
 
@@ -159,7 +155,23 @@ def _build(config: ModelConfig, private_apis: bool) -> torch.nn.Module:
     assert config.factory is not None
     build = find_callable(config.factory, "model.factory")
     found = call(config.factory, "model.factory", build, **config.args)
-    return _module(found, config.factory, "model.factory")
+    module = _module(found, config.factory, "model.factory")
+    _give_sizes(module, config, specs)
+    return module
+
+
+def _give_sizes(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs) -> None:
+    """Lazy layers (torch.nn.LazyLinear) learn from one run what goes into them; other networks are left alone."""
+    tensors = (*module.parameters(), *module.buffers())
+    if not any(map(is_lazy, tensors)):
+        return
+    training = [inner for inner in module.modules() if inner.training]
+    network = Network(module.eval(), specs, config.outputs)
+    network.refuse_unfitting_call()
+    with neighbours_found(own_callables(config)):
+        network.run(make_samples(specs, seed=0, stream="calibration"))
+    for inner in training:
+        inner.training = True
 
 
 def _prepared(config: ModelConfig, module: torch.nn.Module) -> torch.nn.Module:
@@ -189,7 +201,7 @@ def _is_known_to_be_random(config: ModelConfig) -> bool:
 
 
 def _has_weights_of_its_own(
-    config: ModelConfig, seed: int, private_apis: bool, emit: Emit
+    build: Callable[[], torch.nn.Module], seed: int, emit: Emit
 ) -> tuple[bool, torch.nn.Module]:
     """Whether the factory loads weights (a parameter is then the same whatever the seed is), and the network.
 
@@ -197,9 +209,9 @@ def _has_weights_of_its_own(
     network is let go before the one that is kept is built: two would not fit where one is large.
     """
     with seeded((seed + 1) % 2**32):
-        other = _look(_build(config, private_apis))
+        other = _look(build())
     with seeded(seed):
-        module = _build(config, private_apis)
+        module = build()
     own = _look(module)
     fixed = sorted(name for name in own if own[name] == other.get(name))
     if fixed:

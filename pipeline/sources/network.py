@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError, Refused
 from pipeline.events import Emit
 from pipeline.samples.spec import InputSpecs
+from pipeline.sources.attributes import attributes_put_back
 from pipeline.sources.outputs import flatten_outputs
 from pipeline.sources.user_code import neighbours_found, own_callables
 
@@ -42,7 +43,6 @@ class Network:
         specs: its inputs; a leaf's name is the name of the graph input.
         output_names: names of the flattened outputs; None: keys of a dict, else `output1...`.
         device: "cpu" or "cuda".
-        build: makes the same network anew, for `fresh`.
         training_modules: names of the modules that were in training mode when they were built;
             for an export that is to preserve it.
         own_code: the user's code behind it.
@@ -53,7 +53,6 @@ class Network:
     specs: InputSpecs
     output_names: tuple[str, ...] | None = None
     device: str = "cpu"
-    build: Callable[[], Network] | None = field(default=None, repr=False)
     training_modules: frozenset[str] = field(default=frozenset(), repr=False)
     own_code: OwnCode | None = field(default=None, repr=False)
     refuse_changed: Callable[[], None] | None = field(default=None, repr=False)
@@ -84,7 +83,7 @@ class Network:
         """
         args, kwargs = self.arguments(values)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), attributes_put_back(self.module):
                 outputs = self.module(*args, **kwargs)
         except PipelineError:
             raise
@@ -102,17 +101,6 @@ class Network:
             Refused: something is no tensor, or the names do not fit.
         """
         return flatten_outputs(outputs, self.output_names)
-
-    def fresh(self) -> Network:
-        """The same network, built anew: an exporter may leave a module damaged."""
-        if self.build is None:
-            raise Refused(
-                "PL-229", "the network cannot be built a second time", where="model",
-                next_step="Name it by model.factory",
-            )  # fmt: skip
-        network = self.build()
-        network.build = self.build
-        return network
 
     @contextmanager
     def at_work(self, stage: str, emit: Emit | None = None) -> Iterator[None]:

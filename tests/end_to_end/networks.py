@@ -70,6 +70,33 @@ class Constant(Plain):
         return super().forward(x) * 0 + 1
 
 
+class Remembers(Plain):
+    """What it has computed once is kept in an attribute and in a dict of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+        self.columns: torch.Tensor | None = None
+        self.rows: dict[int, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.norm(self.conv(x))
+        height, width = y.shape[-2:]
+        if self.columns is None:
+            self.columns = torch.linspace(0, 1, width)
+        if height not in self.rows:
+            self.rows[height] = torch.linspace(-1, 1, height)[:, None].sin()
+        return self.head((y * self.columns + self.rows[height]).mean((2, 3)))
+
+
+class LazyHead(Plain):
+    """A layer that learns its size from what goes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.LazyLinear(5)
+
+
 class Structured(Plain):
     """A list, a dict and a keyword go in; a dict comes out."""
 

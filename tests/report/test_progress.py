@@ -84,3 +84,28 @@ def test_log_lines_are_shown_with_debug_only() -> None:
     line = LogLine("export", "Traceback (most recent call last):")
     assert plain(line) == ""
     assert plain(line, debug=True) == "Traceback (most recent call last):\n"
+
+
+BESIDE: tuple[Event, ...] = (
+    StageStarted("reference"),
+    StageStarted("export"),
+    StageFinished("export", "passed", 0.2, "off", summary="torchscript"),
+    StageStarted("parity"),
+    StageFinished("reference", "passed", 0.4, "off", summary="3 inputs", beside=True),
+)
+
+
+def test_lines_of_stages_beside_each_other_come_in_the_order_of_the_plan() -> None:
+    assert plain(*BESIDE) == (
+        "  reference  passed        0.4 s  3 inputs, meanwhile\n  export     passed        0.2 s  torchscript\n"
+    )
+
+
+def test_a_line_that_waits_is_said_when_the_run_stops() -> None:
+    stream = io.StringIO()
+    view = PlainStages(stream, debug=False)
+    for event in BESIDE[:3]:
+        view.show(event)
+    assert stream.getvalue() == ""
+    view.stop()
+    assert stream.getvalue() == "  export     passed        0.2 s  torchscript\n"
