@@ -6,6 +6,7 @@ folder that cannot be read.
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 import time
@@ -147,6 +148,12 @@ def _plans(words: Sequence[str]) -> list[tuple[Plan, Path]]:
     from pipeline.plan import build_plan, run_options
 
     folder = Path(words[0]) if len(words) == 1 and Path(words[0]).is_dir() else None
+    if folder is None and len(words) == 1 and "=" not in words[0] and os.sep in words[0]:
+        raise Refused(
+            "PL-800", "there is no such run directory", found=words[0],
+            expected="a run directory, or overrides as for a run",
+            next_step="Type python -m pipeline cache explain with the overrides of the run",
+        )  # fmt: skip
     if folder is None:
         configs = _composed(words)
     else:

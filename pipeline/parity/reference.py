@@ -22,6 +22,7 @@ from pipeline.parity.signature import SeenRun, Signature, derive_signature
 from pipeline.samples.npz import write_npz
 
 if TYPE_CHECKING:
+    from pipeline.parity.running import NetworkRuns
     from pipeline.samples.spec import InputSpecs
     from pipeline.sources.network import Network
 
@@ -127,12 +128,12 @@ def make_reference(
         emit(Progress(STAGE, done, max(done, len(parity_inputs) + (config.kind == "noise")), "runs"))
 
     runs = NetworkRuns(network, count)
-    outputs: dict[str, Arrays] = {}
 
     def run(label: str) -> Arrays:
         found = runs.run(parity_inputs[label], watch=label == first)
         if proving:
             _refuse_not_finite(found, label)
+            runs.refuse_random(parity_inputs[label], found)
         return found
 
     # At the example sizes the first inputs tell the shapes; where they depend on values, the export
@@ -140,8 +141,6 @@ def make_reference(
     at_first = run(first)
     at_sizes = {label: run(label) for label in sizes}
     seen = [SeenRun(_axis_sizes(network.specs, parity_inputs[first]), at_first)]
-    if proving:
-        runs.refuse_random(parity_inputs[first], at_first)
     alone = proving and len(seeds) == 1
     exported = runs.run(export_inputs) if runs.value_dependent or alone else None
     if exported is not None and runs.value_dependent:
@@ -152,24 +151,31 @@ def make_reference(
     if not proving:
         return Reference(at_sizes), signature
 
-    for label in parity_inputs:
-        outputs[label] = at_first if label == first else at_sizes[label] if label in at_sizes else run(label)
+    already = {first: at_first, **at_sizes}
+    outputs = {label: already[label] if label in already else run(label) for label in parity_inputs}
     if exported is not None and alone:
         outputs[EXPORT_LABEL] = exported
-    runs.refuse_random(parity_inputs[first], at_first)
-    exact: dict[str, Arrays] = {}
-    declined: str | None = None
-    if config.kind == "noise":
-        found, declined = runs.run_exactly(parity_inputs[first])
-        if found:
-            exact[first] = found
-            if _noise(at_first, found) > SUSPICIOUS_NOISE:
-                runs.refuse_unsteady(parity_inputs[first], at_first)
-            for label in [label for label in seeds[1:] if _grown(at_first, outputs[label])]:
-                more, _ = runs.run_exactly(parity_inputs[label])
-                if more:
-                    exact[label] = more
-    return Reference(outputs, exact, declined), signature
+    if config.kind != "noise":
+        return Reference(outputs), signature
+    return Reference(outputs, *_exactly(runs, parity_inputs, outputs, seeds)), signature
+
+
+def _exactly(
+    runs: NetworkRuns, parity_inputs: Mapping[str, Arrays], outputs: Mapping[str, Arrays], seeds: list[str]
+) -> tuple[dict[str, Arrays], str | None]:
+    """In float64: the first inputs, and those that give far more; or why there is no such run."""
+    first = seeds[0]
+    found, declined = runs.run_exactly(parity_inputs[first])
+    if not found:
+        return {}, declined
+    exact: dict[str, Arrays] = {first: found}
+    if _noise(outputs[first], found) > SUSPICIOUS_NOISE:
+        runs.refuse_unsteady(parity_inputs[first], outputs[first])
+    for label in [label for label in seeds[1:] if _grown(outputs[first], outputs[label])]:
+        more, _ = runs.run_exactly(parity_inputs[label])
+        if more:
+            exact[label] = more
+    return exact, declined
 
 
 def _signature(seen: list[SeenRun], specs: InputSpecs, value_dependent: bool) -> Signature:

@@ -121,15 +121,20 @@ class NetworkRuns:
 
 def _fails(error: BaseException) -> StageFailed:
     lines = str(error).strip().splitlines() or ["no message"]
-    missing = error.name if isinstance(error, ModuleNotFoundError) else None
     return StageFailed(
         "PL-503",
         f"the network fails on its inputs: {type(error).__name__}: {lines[0]}",
         where=_place(error),
-        next_step=f"Install {missing}, or put it beside the file that imports it"
-        if missing
-        else "Compare model.inputs with what the network's forward takes",
+        next_step=_step(error),
     )
+
+
+def _step(error: BaseException) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"Install {error.name}, or put it beside the file that imports it"
+    if isinstance(error, ImportError):
+        return "Mend the import, or install the version of the package that has what is imported"
+    return "Compare model.inputs with what the network's forward takes"
 
 
 def _place(error: BaseException) -> str | None:

@@ -56,9 +56,11 @@ class RunDirectory:
         try:
             (self.out / MAKING).mkdir(parents=True, exist_ok=True)
             (self.out / LOCKS).mkdir(exist_ok=True)
-            probe = self.out / MAKING / f".probe-{uuid.uuid4().hex}"
-            probe.touch()
-            probe.unlink()
+            # A directory is made in the one and gets its name in the other.
+            for folder in (self.out / MAKING, self.out):
+                probe = folder / f".probe-{uuid.uuid4().hex}"
+                probe.touch()
+                probe.unlink()
         except OSError as error:
             raise Refused(
                 "PL-701",

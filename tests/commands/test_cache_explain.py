@@ -91,3 +91,10 @@ def test_a_record_that_cannot_be_read_is_one_sentence(folder: Path, content: byt
     with pytest.raises(Refused, match=r"PL-801: .*records of the run cannot be read; found run\.json "):
         cache.main(["explain", str(run_of(folder, "typed"))])
     record.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("path", ["./gone", "/nowhere/at/all"])
+def test_a_directory_that_is_not_there_is_said_to_be_none(folder: Path, path: str) -> None:
+    """The advice was to type /nowhere/at/all=VALUE."""
+    with pytest.raises(Refused, match="there is no such run directory"):
+        cache.main(["explain", path])

@@ -186,6 +186,33 @@ class TestRandomness:
         assert Run(Draws())()[0].outputs
 
 
+class TestTheSignatureComesFirst:
+    @pytest.mark.parametrize("kind", ["noise", "fixed", "none"])
+    def test_it_is_known_before_the_longer_runs(self, kind: str) -> None:
+        """The export beside it waits for nothing else."""
+        run = Run(linear(), x={"shape": [2, 8], "dynamic": {0: "batch"}})
+        known: list[tuple[Signature, int]] = []
+        reference, signature = make_reference(
+            run.network, run.export, run.parity, ParityConfig(kind=kind), run.events.append,
+            lambda found: known.append((found, len(run.events))),
+        )  # fmt: skip
+        ((found, runs),) = known
+        sizes = sum(label.startswith("sizes") for label in run.parity)
+        assert found == signature
+        assert runs == 1 + sizes
+        assert (len(run.events) > runs) == (kind != "none")
+        assert set(reference.outputs) == set(run.parity) if kind != "none" else sizes
+
+    def test_random_numbers_that_only_a_later_input_draws_are_found(self) -> None:
+        class Late(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                return x + torch.rand(1) if x.abs().max() > 4 else x
+
+        run = Run(Late())
+        with pytest.raises(StageFailed, match="PL-501"):
+            run()
+
+
 class TestRefusals:
     def test_a_network_that_fails_on_an_input(self) -> None:
         class Picky(torch.nn.Module):
@@ -198,6 +225,24 @@ class TestRefusals:
             Run(Picky())()
         assert caught.value.reason.message == "the network fails on its inputs: ValueError: too large"
         assert str(caught.value.reason.where).startswith(__file__)
+
+    @pytest.mark.parametrize(
+        ("error", "step"),
+        [
+            (ModuleNotFoundError("No module named 'gone'", name="gone"), "Install gone, or put it beside"),
+            (ImportError("cannot import name 'x' from 'os'"), "Mend the import, or install the version"),
+        ],
+    )
+    def test_an_import_in_forward_that_fails(self, error: ImportError, step: str) -> None:
+        """It was said to compare model.inputs with what forward takes."""
+
+        class Imports(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                raise error
+
+        with pytest.raises(StageFailed, match="PL-503") as caught:
+            Run(Imports())()
+        assert str(caught.value.reason.next_step).startswith(step)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_outputs_that_are_not_finite(self, value: float) -> None:

@@ -28,6 +28,7 @@ from pipeline.run.verify import verify_directory
 from pipeline.run.workers import Workers
 from pipeline.stage import Verdict, Workspace
 from tests.run.conftest import Text, make_plan, stages, write_model
+from tests.run.permissions import as_anybody
 
 
 def slow_model(workspace: Workspace) -> Verdict:
@@ -192,6 +193,20 @@ def test_a_read_only_outputs_folder_is_refused(options: RunOptions, tmp_path: Pa
     finally:
         if mounted:
             subprocess.run(["umount", str(place)], check=True)
+
+
+def test_an_outputs_folder_that_became_read_only_is_refused(options: RunOptions) -> None:
+    """Its own folders may still be written: the directory would be made, and could not get its name."""
+    run_points([make_plan("earlier-op11-00000000")], [options], lambda index, event: None)
+    options.out.chmod(0o555)
+    try:
+        with as_anybody():
+            (done,) = run_points([make_plan()], [options], lambda index, event: None)[0]
+    finally:
+        options.out.chmod(0o755)
+    assert done is not None
+    assert done.reason is not None
+    assert (done.exit_code, done.reason["code"]) == (2, "PL-701")
 
 
 def test_a_clock_that_runs_backwards_changes_nothing(
