@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -116,10 +115,12 @@ class SourceStage:
         Raises:
             StageFailed: PL-234.
         """
+        from pipeline.sources.user_modules import found_from
+
         if not (self.identity.files or names_file(self.model.weights or "")):
             return
         try:
-            with _at(*origin):
+            with found_from(*origin):
                 now = identify(self.model, seed=self.seed)
         except Refused as error:
             raise changed("the network's code or weights", error.reason.sentence()) from error
@@ -134,18 +135,6 @@ class SourceStage:
         training = [name for name, module in network.module.named_modules() if module.training]
         if training:
             raise InternalError(f"the network was handed over in training mode: {training[:3]}")
-
-
-@contextmanager
-def _at(folder: Path, path: Sequence[str]) -> Iterator[None]:
-    here, before = Path.cwd(), list(sys.path)
-    os.chdir(folder)
-    sys.path[:] = path
-    try:
-        yield
-    finally:
-        sys.path[:] = before
-        os.chdir(here)
 
 
 def changed(what: str, found: str) -> StageFailed:
