@@ -128,8 +128,8 @@ def run_record(
     git: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """How it went: `stages` are StageFinished events as dictionaries."""
-    order = [stage.name for stage in plan.stages]
-    rows = sorted(stages, key=lambda row: order.index(row["stage"]))
+    order = {stage.name: position for position, stage in enumerate(plan.stages)}
+    rows = sorted(stages, key=lambda row: order.get(row["stage"], len(order)))
     reached = {row["stage"] for row in rows}
     rows_out = [
         {"name": row["stage"], "status": row["status"], "seconds": round(row["seconds"], 4),
