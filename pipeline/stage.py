@@ -105,8 +105,11 @@ class Streamed(Storable, Protocol):
 class Workspace(Protocol):
     """What a stage may touch."""
 
-    emit: Emit
     scratch: Path  #: an empty folder that is removed with the run
+
+    @property
+    def emit(self) -> Emit:
+        """Takes events."""
 
     def get(self, name: str) -> Any:
         """The artifact `name`; made or loaded at the first call."""
@@ -129,7 +132,11 @@ class Workspace(Protocol):
 
 
 class Stage(Protocol):
-    """One step. Implementations are frozen dataclasses, one file each."""
+    """One step. Implementations are frozen dataclasses, one file each.
+
+    A stage may have more, which docs/architecture.md explains: `on_demand` (made when a stage that runs takes
+    it), `cyclic` (what it makes may hold itself), `beside(workspace)` (it may run in a copy of the process).
+    """
 
     @property
     def name(self) -> str: ...

@@ -97,7 +97,7 @@ def _points(
     master = base_of(start)
     if not (arguments.multirun or _mode(master) == "MULTIRUN"):
         return Composition((_point(0, parsed, folders, base_of, build_with),), multirun=False)
-    parameters = _parameters(master, parsed, folders)
+    parameters = _parameters(master, folders)
     points = []
     for index, point in enumerate(overrides.lay_out([*parameters, *parsed], folders)):
         try:
@@ -125,7 +125,7 @@ def _mode(base: Base) -> str | None:
     return str(getattr(mode, "name", mode)) if mode is not None else None
 
 
-def _parameters(master: Base, parsed: list[Override], folders: ConfigFolders) -> list[Override]:
+def _parameters(master: Base, folders: ConfigFolders) -> list[Override]:
     """The sweep that a file asks for in `hydra.sweeper.params`."""
     texts = [f"{key}={value}" for key, value in (master.hydra["sweeper"].get("params") or {}).items()]
     found = overrides.parse(texts)

@@ -103,7 +103,7 @@ def help_text(
     parts = [
         USAGE,
         _paragraph(WHAT, columns),
-        _examples(columns),
+        _examples(),
         "The ten commonest overrides\n" + _rows(COMMONEST, columns),
         "Groups (GROUP=NAME; * is taken when none is named)\n" + _groups(folders, columns),
         "Keys (default; KEY=VALUE sets one, --cfg job shows them all)\n" + _keys(columns),
@@ -133,7 +133,7 @@ def _paragraph(text: str, columns: int) -> str:
     return textwrap.fill(" ".join(text.split()), columns)
 
 
-def _examples(columns: int) -> str:
+def _examples() -> str:
     lines = ["Examples"]
     for line, what in EXAMPLES:
         lines += [f"  # {what}", f"  {line}"]

@@ -14,7 +14,6 @@ from typing import Final, Literal
 from pipeline.errors import Refused
 
 Exporter = Literal["torchscript", "dynamo"]
-EXPORTERS: Final[tuple[Exporter, ...]] = ("torchscript", "dynamo")
 
 #: The lowest opset that both the exporters' tables and ONNX Runtime's kernels reach.
 LOWEST: Final = 7
@@ -90,11 +89,6 @@ def onnxruntime_newest() -> int:
 def newest() -> int:
     """The newest opset that can be written and run: converters go as far as onnx does."""
     return min(onnx_newest(), onnxruntime_newest())
-
-
-def native_range(exporter: Exporter) -> tuple[int, int]:
-    """First and last opset that an exporter writes without a converter of ours."""
-    return (LOWEST, torchscript_newest()) if exporter == "torchscript" else (DYNAMO_NATIVE, newest())
 
 
 def check_opset(asked: int, exporter: str = "auto") -> None:

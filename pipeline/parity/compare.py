@@ -138,7 +138,7 @@ class _Judge:
         self.group_rules: list[tuple[Rule, DetectionNoise]] = []
         for group in self.groups:
             rule = self.floats[first][group.scores].rule
-            noise = measure_noise(group, reference.outputs[first], reference.exact.get(first, {}), rule)
+            noise = measure_noise(group, reference.outputs[first], reference.exact.get(first, {}))
             self.group_rules.append((rule, noise))
 
     def compare(self, label: str, outcome: Arrays) -> Iterator[OutputComparison]:

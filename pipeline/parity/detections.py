@@ -231,7 +231,7 @@ class DetectionNoise:
         return self.alone is not None and self.alone > UNSTABLE_SHARE
 
 
-def measure_noise(group: Group, reference: Arrays, exact: Arrays, rule: Rule) -> DetectionNoise:
+def measure_noise(group: Group, reference: Arrays, exact: Arrays) -> DetectionNoise:
     """The noise on the inputs that were run in float64; nothing when `exact` is empty."""
     if not exact:
         return DetectionNoise()

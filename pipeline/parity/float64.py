@@ -135,10 +135,6 @@ class Watching(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call `func` as it is."""
-        self._look_at(func, args)
-        return func(*args, **(kwargs or {}))
-
-    def _look_at(self, func: Callable[..., Any], args: tuple[Any, ...]) -> None:
         name = getattr(func, "__name__", "")
         if name in _SIZE_DEPENDS_ON_VALUES:
             self.value_dependent = True
@@ -148,6 +144,7 @@ class Watching(TorchFunctionMode):
                 self.value_dependent = True
         elif name == "where" and len(args) == 1:
             self.value_dependent = True
+        return func(*args, **(kwargs or {}))
 
 
 class InFloat64(TorchFunctionMode):

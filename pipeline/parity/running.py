@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -47,18 +48,14 @@ class NetworkRuns:
         before = generator_state()
         watching = Watching()
         try:
-            if watch:
-                with watching:
-                    found = self.network.run(values)
-            else:
+            with watching if watch else nullcontext():
                 found = self.network.run(values)
         except PipelineError:
             raise
         except (Exception, SystemExit) as error:
             raise _fails(error) from error
         outputs = {name: np.array(array) for name, array in found.items()}
-        if watch:
-            self.value_dependent |= watching.value_dependent
+        self.value_dependent |= watching.value_dependent
         self.drew |= generator_state() != before
         self._put_back()
         self.after_run()

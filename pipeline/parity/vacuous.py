@@ -112,7 +112,7 @@ def _of_group(
     if all(len(run[group.boxes]) == 0 for run in runs):
         return "empty"
     first, exact = reference.outputs[reference.first], reference.exact.get(reference.first, {})
-    if measure_noise(group, first, exact, rules[group.scores].rule).unstable:
+    if measure_noise(group, first, exact).unstable:
         return "unstable"
     others = [match(runs[0], run, group, score_tolerance=LEAST_SCORE_TOLERANCE) for run in runs[1:]]
     if others and all(len(m.pairs) and m.unmatched == 0 and m.score_error == 0 for m in others):

@@ -11,13 +11,10 @@ again where it always ran.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import json
 import os
 import select
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
@@ -25,9 +22,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.events import Emit, Event, decode, encode
+from pipeline.run.processes import die_with_parent, flush_prints, printing_into, send_line
 from pipeline.stage import Storable
 
-PR_SET_PDEATHSIG: Final = 1
 _TASKS: Final = Path("/proc/self/task")
 
 
@@ -43,23 +40,23 @@ class Outlet:
         self._descriptor = descriptor
         self._folder = folder
 
-    def event(self, event: Event) -> None:
-        self._send({"tell": json.loads(encode(event))})
+    def tell(self, event: Event) -> None:
+        """Pass an event on."""
+        self._send({"event": encode(event)})
 
-    def made(self, name: str, value: Storable) -> None:
-        """Hand over an artifact that can be stored."""
+    def hand_over(self, name: str, value: Storable) -> None:
+        """Give an artifact, which can be stored."""
         folder = self._folder / name
         folder.mkdir()
         value.store(folder)
         self._send({"made": name})
 
-    def ended(self, answer: dict[str, Any]) -> None:
-        self._send({"ended": answer})
+    def answer(self, answer: dict[str, Any]) -> None:
+        """The last thing to say."""
+        self._send({"answer": answer})
 
     def _send(self, message: dict[str, Any]) -> None:
-        data = (json.dumps(message) + "\n").encode()
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        send_line(self._descriptor, json.dumps(message))
 
 
 class Copy:
@@ -111,7 +108,7 @@ class Copy:
         return log.read_text(errors="replace") if log.is_file() else ""
 
     def end(self) -> None:
-        """Whatever it is about."""
+        """Kill it, if it has not ended, and wait until it is gone."""
         if not self.gone:
             self.gone = True
             os.close(self._descriptor)
@@ -119,12 +116,12 @@ class Copy:
             os.waitpid(self._process, 0)
 
     def _take_in(self, message: dict[str, Any]) -> None:
-        if "tell" in message:
-            self._emit(decode(json.dumps(message["tell"])))
+        if "event" in message:
+            self._emit(decode(message["event"]))
         elif "made" in message:
             self._made.add(message["made"])
         else:
-            self.answer = message["ended"]
+            self.answer = message["answer"]
 
 
 def begin(work: Callable[[Outlet], dict[str, Any]], folder: Path, emit: Emit) -> Copy | None:
@@ -137,11 +134,16 @@ def begin(work: Callable[[Outlet], dict[str, Any]], folder: Path, emit: Emit) ->
     """
     if threading.active_count() > 1:
         return None
-    folder.mkdir(parents=True)
     inlet, outlet = os.pipe()
-    _flush()
+    flush_prints()
     ours = os.getpid()
-    process = os.fork()
+    try:
+        folder.mkdir(parents=True)
+        process = os.fork()
+    except OSError:  # no more processes, no more memory, no more room
+        os.close(inlet)
+        os.close(outlet)
+        return None
     if not process:
         os.close(inlet)
         _be_the_copy(work, Outlet(outlet, folder), _log(folder), ours)
@@ -158,25 +160,17 @@ def begin(work: Callable[[Outlet], dict[str, Any]], folder: Path, emit: Emit) ->
 def _be_the_copy(work: Callable[[Outlet], dict[str, Any]], outlet: Outlet, log: Path, parent: int) -> None:
     """Never returns."""
     try:
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        die_with_parent()
         if os.getppid() == parent:
-            descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.dup2(descriptor, 1)
-            os.dup2(descriptor, 2)
-            outlet.ended(work(outlet))
+            with printing_into(log):
+                answer = work(outlet)
+            outlet.answer(answer)
     except BaseException:  # noqa: BLE001 - a forked process must never return into its parent's code
         traceback.print_exc()
     finally:
-        _flush()
+        flush_prints()
         os._exit(0)
 
 
 def _log(folder: Path) -> Path:
     return folder / "printed.txt"
-
-
-def _flush() -> None:
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    ctypes.CDLL(None).fflush(None)

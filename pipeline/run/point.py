@@ -98,7 +98,9 @@ class Collector:
         return next(reversed(self._running), None)
 
     def close(self, reason: Reason) -> None:
-        """The running stages died without a word: say how they ended."""
+        """Where no stage has said so itself: the running ones died without a word, and how."""
+        if any(row["status"] == "failed" for row in self.stages):
+            return
         for stage, started in list(self._running.items()):
             seconds = time.perf_counter() - started
             self(StageFinished(stage, "failed", seconds, "off", reason=reason.to_json()))

@@ -32,7 +32,6 @@ from pipeline.run.workspace import (
     run_stage,
     say_again,
     say_damaged,
-    use_of_a_run,
     verdict_from_json,
     verdict_to_json,
 )
@@ -52,6 +51,7 @@ class StageOutcome:
     verdict: Verdict
     seconds: float
     cache: CacheUse
+    peak_mib: float
     exit_code: int = EXIT_FAILED
     beside: bool = False
 
@@ -101,7 +101,7 @@ def execute(
         emit(event)
 
     workspace = RunWorkspace(plan, folder, cache, note, shared or Shared())
-    walk = _Walk(plan, workspace, outcome, on_stage, debug)
+    walk = _Walk(workspace, outcome, on_stage, debug)
     try:
         for position, stage in enumerate(plan.stages):
             on_stage(stage.name)
@@ -110,7 +110,7 @@ def execute(
                 walk.do(stage)
             if outcome.failed is not None:
                 break
-            _let_go(plan, position, workspace)
+            _let_go(position, workspace)
         walk.join(wait=True)
     finally:
         walk.end_copies()
@@ -121,11 +121,14 @@ def execute(
     return outcome
 
 
+class _GaveUpError(Exception):
+    """A copy has no answer that would count."""
+
+
 @dataclass
 class _Walk:
     """One walk over the stages of a plan."""
 
-    plan: Plan
     workspace: RunWorkspace
     outcome: Outcome
     on_stage: Callable[[str], None]
@@ -135,34 +138,40 @@ class _Walk:
     def do(self, stage: Stage) -> None:
         """Run the stage here, and take in what copies have ended meanwhile."""
         try:
-            done = _one_stage(stage, self.plan, self.workspace, self.debug)
+            done = _one_stage(stage, self.workspace, self.debug)
         except NeverMadeError:
             self.join(wait=True)
+            if self.outcome.failed is None:  # the copy died, and what it was to make has been made here
+                self.on_stage(stage.name)
+                self.do(stage)
             return
-        self.join(wait=not _may_go_on(done.verdict, self.plan))
+        self.join(wait=not _may_go_on(done.verdict, self.workspace.plan))
         self._note(done)
 
     def begin_beside(self, position: int) -> bool:
         """Let a copy of this process do the stage, where that can be and somebody has work meanwhile."""
-        stage, workspace = self.plan.stages[position], self.workspace
-        share_processors = getattr(stage, "share_processors", None)
-        following = self.plan.stages[position + 1 : position + 2]
-        if share_processors is None or any(
-            _is_kept(one, self.plan, workspace) for one in (stage, *following)
-        ):
+        workspace, stages = self.workspace, self.workspace.plan.stages
+        stage, following = stages[position], stages[position + 1 : position + 2]
+        asks = getattr(stage, "beside", None)
+        if asks is None or not all(map(workspace.has, stage.takes)):
             return False
-        for name in stage.takes:
-            workspace.get(name)
+        if any(_is_kept(one, workspace) for one in (stage, *following)):
+            return False
+        prepare = asks(workspace)
+        if prepare is None:
+            return False
+
+        def run() -> tuple[Verdict, CacheUse]:
+            try:
+                return run_stage(stage, workspace)
+            except MemoryError as error:  # alone it may have enough
+                raise _GaveUpError from error
 
         def work(outlet: Outlet) -> dict[str, Any]:
-            workspace.outlet, workspace.emit = outlet, outlet.event
-            share_processors()
-            done = _outcome(stage, workspace, self.debug, lambda: run_stage(stage, workspace))
-            return {
-                "verdict": verdict_to_json(done.verdict),
-                "seconds": done.seconds,
-                "exit_code": done.exit_code,
-            }
+            workspace.outlet = outlet
+            prepare()
+            done = _outcome(stage, workspace, self.debug, run)
+            return {**vars(done), "verdict": verdict_to_json(done.verdict), "beside": True}
 
         copy = begin(work, workspace.scratch / f"{stage.name}-beside", workspace.emit)
         if copy is None:
@@ -173,7 +182,7 @@ class _Walk:
 
     def join(self, *, wait: bool) -> None:
         """Take in what copies say; of those that have ended, or made everything, how they ended."""
-        for stage in [stage for stage in self.plan.stages if stage.name in self.workspace.copies]:
+        for stage in [stage for stage in self.workspace.plan.stages if stage.name in self.workspace.copies]:
             copy = self.workspace.copies[stage.name]
             copy.listen(lambda: True)
             if wait or copy.has_made(stage.makes):
@@ -187,41 +196,36 @@ class _Walk:
             copy.end()
 
     def _take_in(self, stage: Stage, copy: Copy) -> None:
-        workspace = self.workspace
-        if printed := copy.printed():
-            self.on_stage(stage.name)
-            sys.stdout.write(printed)  # log.txt, in a worker
-        verdict = None
+        workspace, verdict = self.workspace, None
         if copy.answer is not None:
             verdict, _ = verdict_from_json(copy.answer["verdict"])
-        if verdict is not None and verdict.status != "failed":
-            for name in stage.makes:
-                workspace.get(name)
-            keep(stage, workspace, verdict)
+            if verdict.status != "failed":
+                for name in stage.makes:
+                    workspace.get(name)
+                keep(stage, workspace, verdict)
         self.answered.append(workspace.copies.pop(stage.name))  # it is waited for when it has had time to go
         workspace.making.remove(stage.name)
-        if verdict is None or copy.answer is None:
-            died = "the process that worked beside died: the stage was run again"
-            workspace.emit(Finding(stage.name, "warning", died))
-            self._note(_one_stage(stage, self.plan, workspace, self.debug))
+        if (printed := copy.printed()) or verdict is None:
+            self.on_stage(stage.name)
+            sys.stdout.write(printed)  # log.txt, in a worker
+        if copy.answer is not None and verdict is not None:
+            self._note(StageOutcome(**{**copy.answer, "verdict": verdict}))
             return
-        use, answer = use_of_a_run(stage, workspace), copy.answer
-        code = answer["exit_code"]
-        self._note(StageOutcome(stage.name, verdict, answer["seconds"], use, code, beside=True))
+        died = "the process that worked beside died: the stage was run again"
+        workspace.emit(Finding(stage.name, "warning", died))
+        self._note(_one_stage(stage, workspace, self.debug))
 
     def _note(self, done: StageOutcome) -> None:
-        outcome = self.outcome
-        names = [stage.name for stage in self.plan.stages]
+        outcome, plan = self.outcome, self.workspace.plan
+        names = [stage.name for stage in plan.stages]
         outcome.stages.append(done)
         outcome.stages.sort(key=lambda each: names.index(each.name))
-        outcome.failed = next(
-            (each for each in outcome.stages if not _may_go_on(each.verdict, self.plan)), None
-        )
+        outcome.failed = next((each for each in outcome.stages if not _may_go_on(each.verdict, plan)), None)
         self.workspace.emit(_finished(done))
 
 
-def _one_stage(stage: Stage, plan: Plan, workspace: RunWorkspace, debug: bool) -> StageOutcome:
-    return _outcome(stage, workspace, debug, lambda: _reuse_or_run(stage, plan, workspace))
+def _one_stage(stage: Stage, workspace: RunWorkspace, debug: bool) -> StageOutcome:
+    return _outcome(stage, workspace, debug, lambda: _reuse_or_run(stage, workspace))
 
 
 def _outcome(
@@ -245,22 +249,29 @@ def _outcome(
     except MemoryError:
         verdict = Verdict("failed", out_of_memory())
     seconds = time.perf_counter() - started - (workspace.waited - waited)
-    return StageOutcome(stage.name, verdict, seconds, use, code)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return StageOutcome(stage.name, verdict, seconds, use, peak_mib, code)
 
 
-def _is_kept(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
-    """Whether the cache has something of it, whole or damaged, or an earlier point of this process made it."""
-    key = plan.stage_keys[stage.name].key
-    if key in workspace.shared.verdicts or workspace.cache.find(key) is not None:
+def _is_shared(stage: Stage, workspace: RunWorkspace) -> bool:
+    """Whether an earlier point of this process has made it."""
+    plan, shared = workspace.plan, workspace.shared
+    made = all(plan.digest(name) in shared.values for name in stage.makes)
+    return bool(stage.makes) and made and plan.stage_keys[stage.name].key in shared.verdicts
+
+
+def _is_kept(stage: Stage, workspace: RunWorkspace) -> bool:
+    """Whether nothing has to be made, or something damaged is there to be told of."""
+    key, cache = workspace.plan.stage_keys[stage.name].key, workspace.cache
+    if _is_shared(stage, workspace) or cache.find(key) is not None:
         return True
-    return workspace.cache.reads and workspace.cache.is_damaged(key)
+    return cache.reads and cache.is_damaged(key)
 
 
-def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Verdict, CacheUse]:
-    digests = [plan.digest(name) for name in stage.makes]
-    shared = workspace.shared
+def _reuse_or_run(stage: Stage, workspace: RunWorkspace) -> tuple[Verdict, CacheUse]:
+    plan, shared = workspace.plan, workspace.shared
     key = plan.stage_keys[stage.name]
-    if digests and key.key in shared.verdicts and all(digest in shared.values for digest in digests):
+    if _is_shared(stage, workspace):
         say_again(workspace, shared.findings.get(key.key, ()))
         return shared.verdicts[key.key], "hit" if stage.storable and workspace.cache.reads else "off"
     if stage.storable:
@@ -275,16 +286,17 @@ def _reuse_or_run(stage: Stage, plan: Plan, workspace: RunWorkspace) -> tuple[Ve
             return verdict, "hit"
         if workspace.cache.reads and workspace.cache.is_damaged(key.key):
             say_damaged(stage, workspace, "its entry.json is damaged")
-    elif getattr(stage, "on_demand", False) and not _needed(stage, plan, workspace):
-        say_again(workspace, _kept_by_others(stage, plan, workspace))
+    elif getattr(stage, "on_demand", False) and not _needed(stage, workspace):
+        say_again(workspace, _kept_by_others(stage, workspace))
         return Verdict(summary="not needed: what takes it is cached"), "off"
     verdict, use = run_stage(stage, workspace)
     keep(stage, workspace, verdict)
     return verdict, use
 
 
-def _kept_by_others(stage: Stage, plan: Plan, workspace: RunWorkspace) -> list[Finding]:
+def _kept_by_others(stage: Stage, workspace: RunWorkspace) -> list[Finding]:
     """What a stage that is not needed found when it last ran: the entries of what takes it say it."""
+    plan = workspace.plan
     found: list[Finding] = []
     for other in plan.stages:
         if other.storable and not set(stage.makes).isdisjoint(map(plan.real_name, other.takes)):
@@ -294,11 +306,12 @@ def _kept_by_others(stage: Stage, plan: Plan, workspace: RunWorkspace) -> list[F
     return found
 
 
-def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
+def _needed(stage: Stage, workspace: RunWorkspace) -> bool:
     """Whether a stage that will really run takes what this one makes (the network, mostly).
 
     A guess that costs nothing when it is wrong: `RunWorkspace.get` makes what is asked for.
     """
+    plan = workspace.plan
     made = {plan.real_name(name) for name in stage.makes}
     for other in plan.stages:
         if made.isdisjoint(plan.real_name(name) for name in other.takes):
@@ -311,7 +324,8 @@ def _needed(stage: Stage, plan: Plan, workspace: RunWorkspace) -> bool:
     return False
 
 
-def _let_go(plan: Plan, position: int, workspace: RunWorkspace) -> None:
+def _let_go(position: int, workspace: RunWorkspace) -> None:
+    plan = workspace.plan
     later = {plan.real_name(name) for stage in plan.stages[position + 1 :] for name in stage.takes}
     gone = [name for name in workspace.values if name not in later]
     for name in gone:
@@ -339,7 +353,7 @@ def _finished(done: StageOutcome) -> StageFinished:
         status=done.verdict.status,
         seconds=done.seconds,
         cache=done.cache,
-        peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        peak_mib=done.peak_mib,
         reason=done.verdict.reason.to_json() if done.verdict.reason else None,
         summary=done.verdict.summary,
         measured=dict(done.verdict.measured),

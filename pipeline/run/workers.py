@@ -12,7 +12,6 @@ the true record, and lets the server fork another worker for the points that are
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import json
 import os
@@ -33,10 +32,10 @@ from pipeline.run import records
 from pipeline.run.beside import worth_it
 from pipeline.run.plan import Plan
 from pipeline.run.point import RunOptions, WorkResult
+from pipeline.run.processes import die_with_parent, flush_prints, printing_into, send_line
 from pipeline.run.work import work_in
 from pipeline.run.workspace import SCRATCH, Shared
 
-PR_SET_PDEATHSIG: Final = 1
 #: How often the parent looks at a worker's memory and time, seconds.
 WATCH_S: Final = 0.1
 #: How long an ended worker may take to be reported, seconds.
@@ -231,11 +230,12 @@ class Workers:
             return 0.0
         try:
             process = psutil.Process(self._worker)
-            held = process.memory_info().rss
-            # Those that it has forked share most of their pages with it.
-            held += sum(each.memory_full_info().uss for each in process.children(recursive=True))
+            held, started = process.memory_info().rss, process.children(recursive=True)
         except psutil.Error:
             return 0.0
+        for one in started:
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                held += one.memory_full_info().uss  # those that were forked share most of their pages
         return float(held)
 
     def _limits(self, options: RunOptions, deadline: float | None) -> Reason | None:
@@ -318,12 +318,12 @@ def _child_main(serve: Callable[[Any], None], orders: int) -> None:
     except BaseException:  # noqa: BLE001 - a forked child must never return into its parent's code
         traceback.print_exc()
     finally:
-        _flush()
+        flush_prints()
         os._exit(status)
 
 
 def _become_child() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
     # Collection while modules are imported finds nothing and costs a tenth of the import.
@@ -384,9 +384,9 @@ def _serve_points(
 
 def _one_point(plan: Plan, folder: Path, options: RunOptions, shared: Shared, events: int) -> WorkResult:
     def emit(event: Event) -> None:
-        _send_line(events, encode(event))
+        send_line(events, encode(event))
 
-    with _captured(folder / records.LOG):
+    with printing_into(folder / records.LOG):
         try:
             copies = options.private_apis and worth_it()
             return work_in(plan, folder, options, emit, shared, _mark, copies=copies)
@@ -404,41 +404,10 @@ def _one_point(plan: Plan, folder: Path, options: RunOptions, shared: Shared, ev
             return WorkResult(_left(folder), reason, None, EXIT_FAILED)
 
 
-@contextlib.contextmanager
-def _captured(log: Path) -> Iterator[None]:
-    """Everything that this process prints, native code included, goes into `log`."""
-    saved = os.dup(1), os.dup(2)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    _flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
-    try:
-        yield
-    finally:
-        _flush()
-        for number, old in zip((1, 2), saved, strict=True):
-            os.dup2(old, number)
-            os.close(old)
-
-
 def _mark(stage: str) -> None:
-    _flush()
+    flush_prints()
     os.write(1, f"{MARK}{stage}\n".encode())
 
 
-def _flush() -> None:
-    with contextlib.suppress(Exception):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    ctypes.CDLL(None).fflush(None)
-
-
 def _send(descriptor: int, message: dict[str, Any]) -> None:
-    _send_line(descriptor, json.dumps(message))
-
-
-def _send_line(descriptor: int, line: str) -> None:
-    data = line.encode() + b"\n"
-    while data:
-        data = data[os.write(descriptor, data) :]
+    send_line(descriptor, json.dumps(message))

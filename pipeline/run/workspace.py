@@ -54,7 +54,6 @@ class RunWorkspace:
         self.plan = plan
         self.folder = folder
         self.cache = cache
-        self.emit: Emit = self._tell
         self._emit = emit
         self.shared = shared
         self.scratch = folder / SCRATCH
@@ -63,16 +62,22 @@ class RunWorkspace:
         self.entries: dict[str, CacheEntry] = {}
         self.files: dict[str, tuple[str, bool]] = {}
         self.digests: dict[str, str] = {}
-        self.making: list[str] = []
+        self.making: list[str] = []  #: stages that run, here and in copies
         self.copies: dict[str, Copy] = {}  #: stages that are at work beside us
-        self.outlet: Outlet | None = None  #: in such a copy: where what it makes goes
+        self.outlet: Outlet | None = None  #: in such a copy: where everything goes
         self.waited = 0.0  #: for copies, seconds
         self.findings: dict[str, list[Finding]] = {}  #: stage -> what it said while it worked
 
-    def _tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Pass an event on; what a stage finds is kept, to be said again when it is not run again."""
+        if self.outlet is not None:
+            self.outlet.tell(event)
+            return
         if isinstance(event, Finding) and event.stage in self.making:
-            self.findings.setdefault(event.stage, []).append(event)
+            told = self.findings.setdefault(event.stage, [])
+            if event in told:
+                return  # by a copy that has died since
+            told.append(event)
         self._emit(event)
 
     def get(self, name: str) -> Any:
@@ -101,7 +106,7 @@ class RunWorkspace:
         if digest in self.shared.wanted and _shareable(self.plan.maker(name)):
             self.shared.values[digest] = value
         if self.outlet is not None:
-            self.outlet.made(name, value)
+            self.outlet.hand_over(name, value)
 
     def file(self, path: str, kind: str, *, same_every_time: bool = True) -> Path:
         """Where `path` of the run directory is to be written."""
@@ -126,6 +131,11 @@ class RunWorkspace:
             del self.entries[stage.name]
             say_damaged(stage, self, str(error))
             self._make(stage)
+
+    def has(self, name: str) -> bool:
+        """Whether the artifact is there already."""
+        real = self.plan.real_name(name)
+        return real in self.values or self.plan.digest(real) in self.shared.values
 
     def _take_over(self, stage: Stage, name: str) -> None:
         started = time.perf_counter()
@@ -165,7 +175,7 @@ def keep(stage: Stage, workspace: RunWorkspace, verdict: Verdict) -> None:
     """For later points of this process, and in the cache."""
     _remember(stage, workspace, verdict)
     if stage.storable and verdict.status == "passed" and workspace.cache.writes:
-        _store(stage, workspace.plan, workspace, verdict)
+        _store(stage, workspace, verdict)
 
 
 def say_damaged(stage: Stage, workspace: RunWorkspace, what: str) -> None:
@@ -202,11 +212,11 @@ def _shareable(stage: Stage) -> bool:
     return stage.storable or getattr(stage, "on_demand", False)
 
 
-def _store(stage: Stage, plan: Plan, workspace: RunWorkspace, verdict: Verdict) -> None:
+def _store(stage: Stage, workspace: RunWorkspace, verdict: Verdict) -> None:
     values: dict[str, Storable] = {name: workspace.values[name] for name in stage.makes}
     told = verdict_to_json(verdict, _with_live(stage, workspace))
     try:
-        workspace.cache.store(plan.stage_keys[stage.name], values, told)
+        workspace.cache.store(workspace.plan.stage_keys[stage.name], values, told)
     except OSError as error:
         # The cache is a convenience: a full or read-only disk there must not fail the run. A full one may
         # have room for what comes later; elsewhere one attempt is enough.

@@ -16,7 +16,8 @@ import torch
 
 #: Containers whose contents are put back too, of exactly these types.
 _CONTAINERS: Final = (dict, OrderedDict, list, set)
-#: torch's own layers keep nothing of a run but in their buffers, and are most of what there is to look at.
+#: torch's own layers keep nothing of a run but in their buffers, and are most of what there is to look at. A class
+#: of the user's with a parametrization has become one of torch's, derived from the user's.
 _KEEPS_NOTHING: Final = "torch.nn."
 #: What every module has and no run changes: hooks of all kinds.
 _OF_EVERY_MODULE: Final = frozenset(vars(torch.nn.Module())) - {"_parameters", "_buffers", "_modules"}
@@ -31,7 +32,7 @@ def attributes_put_back(module: torch.nn.Module) -> Iterator[None]:
     before = [
         (inner, dict(vars(inner)), _contents(vars(inner)))
         for inner in module.modules()
-        if not type(inner).__module__.startswith(_KEEPS_NOTHING)
+        if not all(base.__module__.startswith(_KEEPS_NOTHING) for base in type(inner).__mro__[:-1])
     ]
     try:
         yield

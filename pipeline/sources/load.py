@@ -24,7 +24,7 @@ from pipeline.samples.spec import InputSpecs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.device import refuse_missing_device, refuse_unusable_device
 from pipeline.sources.live import calibrate, make_live
-from pipeline.sources.network import Network
+from pipeline.sources.network import DOES_NOT_FIT, Network, inputs_do_not_fit
 from pipeline.sources.user_code import call, find_callable, neighbours_found, own_callables
 
 _STAGE: Final = "source"
@@ -168,8 +168,13 @@ def _give_sizes(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs)
     training = [inner for inner in module.modules() if inner.training]
     network = Network(module.eval(), specs, config.outputs)
     network.refuse_unfitting_call()
-    with neighbours_found(own_callables(config)):
-        network.run(make_samples(specs, seed=0, stream="calibration"))
+    values = make_samples(specs, seed=0, stream="calibration")
+    args, kwargs = network.arguments(values)
+    try:
+        with torch.no_grad(), neighbours_found(own_callables(config)):
+            module(*args, **kwargs)  # what it keeps of this run is to stay
+    except DOES_NOT_FIT as error:
+        raise inputs_do_not_fit(error, values) from error
     for inner in training:
         inner.training = True
 

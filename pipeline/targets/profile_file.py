@@ -20,7 +20,6 @@ from pipeline.targets.profile import Profile
 from pipeline.targets.profile_schema import build
 
 FOLDER: Final = Path("target") / "profiles"
-OPERATORS: Final = Path("target") / "operators"
 #: libyaml where PyYAML has it: a profile of 160 operators takes 15 ms instead of 150.
 _Loader: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 #: Where a request writes what is laid over a profile.

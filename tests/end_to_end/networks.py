@@ -89,6 +89,45 @@ class Remembers(Plain):
         return self.head((y * self.columns + self.rows[height]).mean((2, 3)))
 
 
+class RemembersParametrized(Remembers):
+    """The same with a parametrization, which makes it a class of torch's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(5))
+        nn.utils.parametrize.register_parametrization(self, "gain", nn.Softplus())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * self.gain
+
+
+class Scaled(nn.modules.lazy.LazyModuleMixin, nn.Module):
+    """A lazy module of a user's own, which keeps a size as a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.size = 0
+        self.gain = nn.parameter.UninitializedParameter()
+
+    def initialize_parameters(self, x: torch.Tensor) -> None:
+        self.size = x.shape[-1]
+        self.gain.materialize((self.size,))
+        with torch.no_grad():
+            self.gain.uniform_(0.5, 1.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gain / self.size
+
+
+class LazyOfOnesOwn(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaled = Scaled()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scaled(super().forward(x))
+
+
 class LazyHead(Plain):
     """A layer that learns its size from what goes in."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -372,3 +373,31 @@ class TestEvidence:
         np.savez(tmp_path / "samples/inputs.npz", **other)
         with pytest.raises(InternalError, match=r"inputs\.npz does not hold what was written"):
             EvidenceStage().ensures(workspace)
+
+
+class TestReferenceBeside:
+    @pytest.fixture
+    def three_threads(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        torch.set_num_threads(3)
+        yield
+        torch.set_num_threads(before)
+
+    @pytest.mark.usefixtures("three_threads")
+    def test_its_copy_leaves_a_processor_to_the_others(self, tmp_path: Path, small: Exported) -> None:
+        workspace = DictWorkspace(tmp_path, network=small.network)
+        prepare = ReferenceStage(ParityConfig()).beside(workspace)
+        assert prepare is not None
+        assert torch.get_num_threads() == 3  # only in the copy
+        prepare()
+        assert torch.get_num_threads() == 2
+
+    @pytest.mark.parametrize("over", [0, 1])
+    def test_a_large_network_has_none(
+        self, tmp_path: Path, small: Exported, monkeypatch: pytest.MonkeyPatch, over: int
+    ) -> None:
+        """The copy would hold on to weights that the worker lets go of."""
+        size = sum(tensor.nbytes for tensor in small.network.tensors().values())
+        monkeypatch.setattr("pipeline.parity.stages.COPIED_BYTES", size - over)
+        workspace = DictWorkspace(tmp_path, network=small.network)
+        assert (ReferenceStage(ParityConfig()).beside(workspace) is None) == bool(over)

@@ -159,7 +159,7 @@ class Stated(Step):
 class CopiedStep(Stated):
     """A stage that may work in a copy of the process."""
 
-    shared: Callable[[], None] = lambda: None
+    prepare: Callable[[], None] | None = lambda: None
 
-    def share_processors(self) -> None:
-        self.shared()
+    def beside(self, workspace: Workspace) -> Callable[[], None] | None:
+        return self.prepare

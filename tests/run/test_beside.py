@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +23,8 @@ from pipeline.events import Event, Finding, Progress, StageFinished, StageStarte
 from pipeline.run.beside import begin, worth_it
 from pipeline.run.cache import Cache
 from pipeline.run.plan import Plan
+from pipeline.run.point import RunOptions
+from pipeline.run.points import run_points
 from pipeline.run.runner import Outcome, execute
 from pipeline.stage import ArtifactParts, Verdict, Workspace
 from tests.run.conftest import CopiedStep, Step, Text, make_plan
@@ -35,12 +41,14 @@ def plan(
     copied: Callable[[Workspace], None] = nothing,
     export: Callable[[Workspace], None] = nothing,
     *,
-    share: Callable[[], None] = lambda: None,
+    first: Callable[[Workspace], None] = nothing,
+    prepare: Callable[[], None] | None = lambda: None,
     config: Any = None,
 ) -> Plan:
     """source -> copied -> export (takes what is made early) -> prove (takes what is made late)."""
 
     def both(workspace: Workspace) -> Verdict:
+        first(workspace)
         workspace.put("early", Text(f"early {os.getpid()}"))
         copied(workspace)
         workspace.put("late", Text(f"late of {workspace.get('network')}"))
@@ -60,7 +68,7 @@ def plan(
             ("network",),
             ("early", "late"),
             both,
-            shared=share,
+            prepare=prepare,
             config=config,
             artifacts={"early": ArtifactParts(takes=("network",))},
         ),
@@ -78,7 +86,6 @@ class Bench:
     cache: Cache
     events: list[Event] = field(default_factory=list)
     marks: list[str] = field(default_factory=list)
-    values: dict[str, str] = field(default_factory=dict)
 
     def run(self, made: Plan, name: str = "run", *, copies: bool = True) -> Outcome:
         folder = self.folder / name
@@ -163,15 +170,26 @@ def test_what_it_tells_arrives_and_is_said_again_by_the_cache(bench: Bench) -> N
 def test_what_it_prints_stands_in_the_log_under_its_mark(
     bench: Bench, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    bench.run(plan(lambda w: os.write(1, b"printed by native code\n") and None))
-    assert "printed by native code" in capfd.readouterr().out
+    def say(workspace: Workspace) -> None:
+        os.write(1, b"printed by native code\n")
+        sys.stdout.write("printed by Python")  # and kept back until it is flushed
+
+    bench.run(plan(say))
+    printed = capfd.readouterr().out
+    assert "printed by native code" in printed
+    assert "printed by Python" in printed
     assert bench.marks == ["source", "copied", "export", "copied", "prove"]
 
 
 def test_it_leaves_a_processor_to_the_others(bench: Bench) -> None:
     asked = bench.folder / "asked"
-    bench.run(plan(share=lambda: asked.write_text(str(os.getpid())) and None))
+    bench.run(plan(prepare=lambda: asked.write_text(str(os.getpid())) and None))
     assert int(asked.read_text()) != os.getpid()
+
+
+def test_a_stage_may_rather_have_none(bench: Bench) -> None:
+    bench.run(plan(prepare=None))
+    assert bench.text(plan(), "early") == f"early {os.getpid()}"
 
 
 def fail(workspace: Workspace) -> None:
@@ -195,18 +213,24 @@ def test_its_failure_is_the_run_s_whatever_the_others_do(bench: Bench) -> None:
 
 
 def test_a_stage_that_waits_for_what_never_comes_is_not_to_blame(bench: Bench) -> None:
-    def early(workspace: Workspace) -> Verdict:
-        fail(workspace)
-        raise AssertionError
-
-    made = plan()
-    steps = tuple(
-        replace(stage, work=early) if isinstance(stage, Step) and stage.name == "copied" else stage
-        for stage in made.stages
-    )
-    outcome = bench.run(replace(made, stages=steps))
-    assert outcome.failed is not None and outcome.failed.name == "copied"
+    outcome = bench.run(plan(first=fail))
+    assert outcome.failed is not None
+    assert outcome.failed.name == "copied"
     assert [stage.name for stage in outcome.stages] == ["source", "copied"]
+
+
+def test_nor_is_it_in_the_record(options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It had the other stage's reason in run.json and on the screen."""
+    monkeypatch.setattr("pipeline.run.workers.worth_it", lambda: True)
+    (done,) = run_points([plan(first=fail)], [options], lambda index, event: None)[0]
+    assert done is not None
+    assert done.exit_code == 1
+    (record,) = options.out.glob("failed/*/run.json")
+    stages = {stage["name"]: stage for stage in json.loads(record.read_text())["stages"]}
+    assert {name: stage["status"] for name, stage in stages.items()} == {
+        "source": "passed", "copied": "failed", "export": "not reached", "prove": "not reached",
+    }  # fmt: skip
+    assert stages["copied"]["beside"]
 
 
 def test_a_failure_behind_it_waits_for_it_and_stands_where_it_went_well(bench: Bench) -> None:
@@ -219,17 +243,39 @@ def test_a_failure_behind_it_waits_for_it_and_stands_where_it_went_well(bench: B
 
 
 @pytest.mark.parametrize("how", [lambda: os.kill(os.getpid(), signal.SIGKILL), lambda: os._exit(3)])
-def test_when_it_dies_the_stage_runs_again(bench: Bench, how: Callable[[], None]) -> None:
+@pytest.mark.parametrize("when", ["before anything is made", "after the first"])
+def test_when_it_dies_the_stage_runs_again(bench: Bench, how: Callable[[], None], when: str) -> None:
+    """Before the first, the export that waited for it was never recorded, and the run passed."""
     ours = os.getpid()
 
     def die(workspace: Workspace) -> None:
+        workspace.emit(Finding("copied", "warning", "it reads net.txt"))
         if os.getpid() != ours:
             how()
 
-    outcome = bench.run(plan(die))
+    early = when == "before anything is made"
+    made = plan(first=die) if early else plan(die)
+    outcome = bench.run(made)
     assert outcome.failed is None
-    assert bench.findings() == ["the process that worked beside died: the stage was run again"]
-    assert bench.text(plan(die), "early") == f"early {ours}"
+    assert [stage.name for stage in outcome.stages] == ["source", "copied", "export", "prove"]
+    assert bench.findings() == [
+        "it reads net.txt", "the process that worked beside died: the stage was run again",
+    ]  # fmt: skip
+    assert bench.text(made, "early") == f"early {ours}"
+    bench.run(made, "again")
+    assert bench.findings() == ["it reads net.txt"]
+
+
+def test_memory_that_does_not_suffice_for_two_may_suffice_for_one(bench: Bench) -> None:
+    ours = os.getpid()
+
+    def much(workspace: Workspace) -> None:
+        if os.getpid() != ours:
+            raise MemoryError
+
+    outcome = bench.run(plan(much))
+    assert outcome.failed is None
+    assert len(bench.findings()) == 1
 
 
 def test_an_error_that_no_stage_knows_is_raised_where_it_always_was(bench: Bench) -> None:
@@ -270,12 +316,52 @@ def test_a_process_with_threads_is_not_copied(bench: Bench) -> None:
     assert bench.text(plan(), "early") == f"early {os.getpid()}"
 
 
-def test_a_process_with_native_threads_is_not_copied(bench: Bench) -> None:
-    """They are counted after the fork, before which OpenBLAS ends its own."""
-    (bench.folder / "tasks" / "2").mkdir()
-    bench.run(plan())
-    assert bench.text(plan(), "early") == f"early {os.getpid()}"
-    assert no_child_is_left()
+COMPUTED = """
+import sys
+import torch
+from pathlib import Path
+from pipeline.run.beside import begin
+
+torch.set_num_threads(int(sys.argv[1]))
+torch.randn(400, 400) @ torch.randn(400, 400)
+torch.randn(1 << 20).exp()
+
+def work(outlet):
+    torch.set_num_threads(2)
+    torch.randn(1 << 20).exp()
+    return {"computed": True}
+
+copy = begin(work, Path(sys.argv[2]), print)
+if copy is not None:
+    copy.wait()
+    copy.end()
+print(copy.answer if copy is not None else "none")
+"""
+
+
+@pytest.mark.parametrize(("threads", "answer"), [(1, "{'computed': True}"), (2, "none")])
+def test_a_process_in_which_openmp_has_computed_is_not_copied(
+    tmp_path: Path, threads: int, answer: str
+) -> None:
+    """A computation in the copy would wait for threads that are not there, for ever."""
+    words = [sys.executable, "-c", COMPUTED, str(threads), str(tmp_path / "beside")]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == answer, done.stderr
+
+
+@pytest.mark.usefixtures("bench")
+@pytest.mark.parametrize("where", ["os.fork", "pathlib.Path.mkdir"])
+def test_where_nothing_can_be_forked_the_stage_runs_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    before = set(Path("/proc/self/fd").iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(where, refuse)
+        assert begin(lambda outlet: {}, tmp_path / "beside", lambda event: None) is None
+    assert set(Path("/proc/self/fd").iterdir()) == before
 
 
 def test_nothing_is_copied_where_nobody_has_work_meanwhile(bench: Bench) -> None:
@@ -305,7 +391,7 @@ def test_more_than_a_pipe_holds(tmp_path: Path) -> None:
 
     def tell(outlet: Any) -> dict[str, Any]:
         for number in range(2000):
-            outlet.event(Finding("copied", "info", f"{number} " + "x" * 200))
+            outlet.tell(Finding("copied", "info", f"{number} " + "x" * 200))
         return {"done": True}
 
     copy = begin(tell, tmp_path / "beside", events.append)

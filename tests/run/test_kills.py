@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.run.beside import worth_it
+
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {
     "source", "inputs", "reference", "export", "simplify", "check", "assemble", "contract", "parity", "evidence",
@@ -39,10 +41,14 @@ def test_killed_in_every_stage_in_the_write_and_in_the_rename(
     assert total >= len(STAGES) * in_each_stage + in_the_write
 
 
-@pytest.mark.parametrize("tries", [2, pytest.param(40, marks=SLOW)])
+@pytest.mark.skipif(not worth_it(), reason="one processor: nothing is copied")
+@pytest.mark.parametrize("tries", [3, pytest.param(40, marks=SLOW)])
 def test_a_copy_that_is_killed_costs_only_time(tmp_path: Path, tries: int) -> None:
-    """The driver finds the run whole, and makes sure that nobody outlives it."""
+    """The driver finds the run whole, the same as ever, and makes sure that nobody outlives it."""
     words = [sys.executable, "-m", "tests.run.kill_driver", str(tmp_path), "copy", str(tries), "0"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"copy": tries}
+    hits: dict[str, int] = json.loads(done.stdout)
+    print(f"\nkilled the copy: {hits}")
+    assert sum(hits.values()) == tries
+    assert hits["copy"] >= tries // 3

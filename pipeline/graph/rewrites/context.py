@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import InternalError
 from pipeline.graph.bare import HeldTensor, stays_in_proto
-from pipeline.graph.dtypes import NUMBERS, STRING, element_type
+from pipeline.graph.dtypes import NUMBERS, element_type
 from pipeline.graph.rewrites.constants import Constants
 
 if TYPE_CHECKING:
@@ -373,8 +373,3 @@ def _all_names(graph: ir.Graph) -> set[str]:
         for node in inner:
             names.update(name for name in (node.name, *(value.name for value in node.outputs)) if name)
     return names
-
-
-def is_string(value: ir.Value | None) -> bool:
-    """Whether a value holds strings."""
-    return value is not None and value.dtype is not None and int(value.dtype) == STRING

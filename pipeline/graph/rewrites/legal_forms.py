@@ -22,8 +22,6 @@ CLIP_INPUTS: Final = 11
 PAD_INPUTS: Final = 11
 #: Since this opset Softmax works along one axis; before it flattens what follows its axis.
 SOFTMAX_ALONG_AXIS: Final = 13
-#: A slice's end that means "to the last element".
-TO_THE_END: Final = 2**63 - 1
 
 #: Element types that rules do arithmetic in; ONNX Runtime computes little in bfloat16 on a CPU.
 _FLOATING: Final = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
