@@ -105,9 +105,10 @@ def run_in_float64(network: Network, values: Mapping[str, Any]) -> dict[str, NDA
     """
     args, kwargs = network.arguments(values)
     try:
-        with torch.no_grad(), attributes_put_back(network.module), InFloat64():
-            outputs = network.module(*_wide(args), **_wide(kwargs))
-        found = {name: tensor.detach().cpu() for name, tensor in network.flatten(outputs).items()}
+        with torch.no_grad(), attributes_put_back(network.module):
+            with InFloat64():
+                outputs = network.module(*_wide(args), **_wide(kwargs))
+            found = {name: tensor.detach().cpu() for name, tensor in network.flatten(outputs).items()}
     except Exception as error:  # noqa: BLE001 - a network may raise anything; the run goes on without
         return Declined(f"the network does not run in float64: {type(error).__name__}: {_first_line(error)}")
     small = [name for name, tensor in found.items() if tensor.dtype in _WIDER]

@@ -153,11 +153,22 @@ def make_reference(
 
     already = {first: at_first, **at_sizes}
     outputs = {label: already[label] if label in already else run(label) for label in parity_inputs}
+    _refuse_others(outputs, signature)
     if exported is not None and alone:
         outputs[EXPORT_LABEL] = exported
     if config.kind != "noise":
         return Reference(outputs), signature
     return Reference(outputs, *_exactly(runs, parity_inputs, outputs, seeds)), signature
+
+
+def _refuse_others(outputs: Mapping[str, Arrays], signature: Signature) -> None:
+    for label, found in outputs.items():
+        if tuple(found) != signature.names:
+            raise StageFailed(
+                "PL-504", "the network gives other outputs on one input than on another", where=label,
+                found=", ".join(found), expected=", ".join(signature.names),
+                next_step="Give the network one structure of outputs, for example with model.prepare",
+            )  # fmt: skip
 
 
 def _exactly(

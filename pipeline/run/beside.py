@@ -11,6 +11,7 @@ again where it always ran.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -25,6 +26,8 @@ from pipeline.events import Emit, Event, decode, encode
 from pipeline.run.processes import die_with_parent, flush_prints, printing_into, send_line
 from pipeline.stage import Storable
 
+#: In the copy's folder: what it prints, until that goes into log.txt.
+PRINTED: Final = "printed.txt"
 _TASKS: Final = Path("/proc/self/task")
 
 
@@ -112,8 +115,9 @@ class Copy:
         if not self.gone:
             self.gone = True
             os.close(self._descriptor)
-            os.kill(self._process, signal.SIGKILL)
-            os.waitpid(self._process, 0)
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):  # somebody ignores SIGCHLD
+                os.kill(self._process, signal.SIGKILL)
+                os.waitpid(self._process, 0)
 
     def _take_in(self, message: dict[str, Any]) -> None:
         if "event" in message:
@@ -173,4 +177,4 @@ def _be_the_copy(work: Callable[[Outlet], dict[str, Any]], outlet: Outlet, log: 
 
 
 def _log(folder: Path) -> Path:
-    return folder / "printed.txt"
+    return folder / PRINTED

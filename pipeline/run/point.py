@@ -19,6 +19,7 @@ from typing import Any
 from pipeline.errors import EXIT_FAILED, EXIT_MADE, EXIT_REFUSED, PipelineError, Reason, Refused, StageFailed
 from pipeline.events import UNSEEN, Emit, Event, Finding, RunFinished, RunStarted, StageFinished, StageStarted
 from pipeline.run import records
+from pipeline.run.beside import PRINTED
 from pipeline.run.directory import RunDirectory
 from pipeline.run.plan import Plan
 from pipeline.run.runner import disk_full
@@ -84,6 +85,7 @@ class Collector:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StageStarted):
+            self._running.pop(event.stage, None)  # what starts again comes last
             self._running[event.stage] = time.perf_counter()
         elif isinstance(event, StageFinished):
             self.stages.append(asdict(event))
@@ -97,12 +99,10 @@ class Collector:
         """The stage that started last of those that have not ended."""
         return next(reversed(self._running), None)
 
-    def close(self, reason: Reason) -> None:
-        """Where no stage has said so itself: the running ones died without a word, and how."""
-        if any(row["status"] == "failed" for row in self.stages):
-            return
-        for stage, started in list(self._running.items()):
-            seconds = time.perf_counter() - started
+    def close(self, stage: str | None, reason: Reason) -> None:
+        """A running stage died without a word: say how it ended. What ran beside it never came to an end."""
+        if stage in self._running:
+            seconds = time.perf_counter() - self._running[stage]
             self(StageFinished(stage, "failed", seconds, "off", reason=reason.to_json()))
 
 
@@ -196,10 +196,11 @@ def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work
     try:
         (folder / "config.yaml").write_text(plan.config_yaml, encoding="utf-8")
         result = work(folder, collector)
+        _keep_prints(folder)
         shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # a worker that died left it
         if result.reason is not None:
             stage = result.stage or collector.running
-            collector.close(result.reason)
+            collector.close(stage, result.reason)
             result = replace(result, stage=stage)
         if result.reason is not None and result.exit_code == EXIT_REFUSED:
             return _failed_row(plan, None, result.reason, result.stage, EXIT_REFUSED, {})
@@ -233,6 +234,13 @@ def _make(plan: Plan, place: RunDirectory, options: RunOptions, emit: Emit, work
     finally:
         with suppress(OSError):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_prints(folder: Path) -> None:
+    """What a worker that died had not put into log.txt of its copies' words."""
+    for printed in sorted((folder / SCRATCH).glob(f"*/{PRINTED}")):
+        with suppress(OSError), (folder / records.LOG).open("ab") as log:
+            log.write(f"== {printed.parent.name}\n".encode() + printed.read_bytes())
 
 
 def _now() -> str:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import EXIT_FAILED, PipelineError, Reason
+from pipeline.errors import EXIT_FAILED, InternalError, PipelineError, Reason
 from pipeline.events import CacheUse, Emit, Finding, LogLine, StageFinished, StageStarted
 from pipeline.heap import give_freed_memory_back
 from pipeline.run.beside import Copy, Outlet, begin
@@ -112,6 +112,7 @@ def execute(
                 break
             _let_go(position, workspace)
         walk.join(wait=True)
+        walk.refuse_gaps()
     finally:
         walk.end_copies()
         outcome.files, outcome.digests = dict(workspace.files), dict(workspace.digests)
@@ -143,6 +144,7 @@ class _Walk:
             self.join(wait=True)
             if self.outcome.failed is None:  # the copy died, and what it was to make has been made here
                 self.on_stage(stage.name)
+                self.workspace.emit(StageStarted(stage.name))
                 self.do(stage)
             return
         self.join(wait=not _may_go_on(done.verdict, self.workspace.plan))
@@ -164,7 +166,7 @@ class _Walk:
         def run() -> tuple[Verdict, CacheUse]:
             try:
                 return run_stage(stage, workspace)
-            except MemoryError as error:  # alone it may have enough
+            except (MemoryError, OSError) as error:  # alone it may have room enough
                 raise _GaveUpError from error
 
         def work(outlet: Outlet) -> dict[str, Any]:
@@ -190,10 +192,24 @@ class _Walk:
             if copy.answer is not None or copy.gone:
                 self._take_in(stage, copy)
 
+    def refuse_gaps(self) -> None:
+        """A run that went well has a verdict of every stage."""
+        done = {each.name for each in self.outcome.stages}
+        gaps = [stage.name for stage in self.workspace.plan.stages if stage.name not in done]
+        if gaps and self.outcome.failed is None:
+            raise InternalError(f"nobody knows how the stages {gaps} went")
+
     def end_copies(self) -> None:
         """None is left when the walk has ended, however."""
+        for stage, copy in self.workspace.copies.items():
+            self._log(stage, copy)
         for copy in (*self.answered, *self.workspace.copies.values()):
             copy.end()
+
+    def _log(self, stage: str, copy: Copy) -> None:
+        if printed := copy.printed():
+            self.on_stage(stage)
+            sys.stdout.write(printed)  # log.txt, in a worker
 
     def _take_in(self, stage: Stage, copy: Copy) -> None:
         workspace, verdict = self.workspace, None
@@ -205,14 +221,14 @@ class _Walk:
                 keep(stage, workspace, verdict)
         self.answered.append(workspace.copies.pop(stage.name))  # it is waited for when it has had time to go
         workspace.making.remove(stage.name)
-        if (printed := copy.printed()) or verdict is None:
-            self.on_stage(stage.name)
-            sys.stdout.write(printed)  # log.txt, in a worker
+        self._log(stage.name, copy)
         if copy.answer is not None and verdict is not None:
             self._note(StageOutcome(**{**copy.answer, "verdict": verdict}))
             return
-        died = "the process that worked beside died: the stage was run again"
-        workspace.emit(Finding(stage.name, "warning", died))
+        again = "the process that worked beside gave no answer: the stage was run again"
+        workspace.emit(Finding(stage.name, "warning", again))
+        self.on_stage(stage.name)
+        workspace.emit(StageStarted(stage.name))
         self._note(_one_stage(stage, workspace, self.debug))
 
     def _note(self, done: StageOutcome) -> None:

@@ -27,7 +27,7 @@ from types import FrameType
 from typing import Any, Final
 
 from pipeline.errors import EXIT_FAILED, EXIT_SIGINT, EXIT_SIGTERM, InternalError, Reason, StageFailed
-from pipeline.events import Emit, Event, LogLine, StageStarted, decode, encode
+from pipeline.events import Emit, Event, LogLine, StageFinished, StageStarted, decode, encode
 from pipeline.run import records
 from pipeline.run.beside import worth_it
 from pipeline.run.plan import Plan
@@ -139,32 +139,37 @@ class Workers:
         self._order({"do": "point", "point": index, "folder": str(folder), "wanted": sorted(wanted)})
         options = self._options[index]
         deadline = time.monotonic() + options.timeout_s if options.timeout_s else None
-        stage = None
+        running: list[str] = []
         killed: Reason | None = None
         looked = time.monotonic()
         try:
             while True:
                 message = self._read(WATCH_S)
                 if message is None or time.monotonic() - looked > WATCH_S:  # many events are no excuse
-                    killed = killed or self._limits(options, deadline)
+                    if killed is None and (killed := self._limits(options, deadline)):
+                        running = self._at_work(running)
+                        self._kill_worker()
                     looked = time.monotonic()
                 if message is None:
                     continue
                 if "event" in message:
                     event = decode(json.dumps(message))
-                    stage = event.stage if isinstance(event, StageStarted) else stage
+                    if isinstance(event, StageStarted | StageFinished):
+                        running = [one for one in running if one != event.stage]
+                    if isinstance(event, StageStarted):
+                        running.append(event.stage)
                     emit(event)
                 elif "done" in message:
                     return _result(message["done"])
                 elif "ended" in message:
                     self._worker = 0
                     reason = killed or _death(int(message["ended"]), folder)
-                    return WorkResult(_left(folder), reason, stage, EXIT_FAILED)
+                    return WorkResult(_left(folder), reason, _last(running), EXIT_FAILED)
         except InterruptedRun as interrupt:
             self._kill_worker()
             self._await_end()
-            reason = Reason("PL-707", "interrupted", where=stage)
-            return WorkResult(_left(folder), reason, stage, interrupt.exit_code)
+            reason = Reason("PL-707", "interrupted", where=_last(running))
+            return WorkResult(_left(folder), reason, _last(running), interrupt.exit_code)
 
     def next_group(self) -> None:
         """The next point belongs to another group: it gets a fresh worker."""
@@ -241,19 +246,28 @@ class Workers:
     def _limits(self, options: RunOptions, deadline: float | None) -> Reason | None:
         limit = options.memory_bytes
         if limit is not None and self._memory_held() > limit:
-            self._kill_worker()
             return Reason(
                 "PL-706", "the point was stopped at its memory limit", where="memory_limit",
                 found=f"more than {limit / 2**20:.0f} MiB", next_step="Type memory_limit=SIZE for a higher one",
             )  # fmt: skip
         if deadline is not None and time.monotonic() > deadline:
-            self._kill_worker()
             return Reason(
                 "PL-705", "the point was stopped at its time limit", where="timeout_s",
                 found=f"more than {options.timeout_s:g} s",
                 next_step="Type timeout_s=SECONDS for a longer one, or timeout_s=null for none",
             )  # fmt: skip
         return None
+
+    def _at_work(self, running: list[str]) -> list[str]:
+        """Of stages beside each other, the first one while its copy is at work: the others may wait for it."""
+        import psutil
+
+        if len(running) > 1:
+            with contextlib.suppress(psutil.Error):
+                started = psutil.Process(self._worker).children()
+                if any(one.status() != psutil.STATUS_ZOMBIE for one in started):
+                    return running[:1]
+        return running
 
     def _kill_worker(self) -> None:
         try:
@@ -269,6 +283,10 @@ class Workers:
             if "ended" in (self._read(WATCH_S) or {}):
                 self._worker = 0
                 return
+
+
+def _last(running: Sequence[str]) -> str | None:
+    return running[-1] if running else None
 
 
 def _result(done: dict[str, Any]) -> WorkResult:

@@ -24,7 +24,7 @@ from pipeline.samples.spec import InputSpecs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.device import refuse_missing_device, refuse_unusable_device
 from pipeline.sources.live import calibrate, make_live
-from pipeline.sources.network import DOES_NOT_FIT, Network, inputs_do_not_fit
+from pipeline.sources.network import Network
 from pipeline.sources.user_code import call, find_callable, neighbours_found, own_callables
 
 _STAGE: Final = "source"
@@ -63,7 +63,7 @@ def load(
     refuse_unusable_device(device)
     live = config.weights is None and config.init == "live"
     built = None
-    build = partial(_build, config, specs, private_apis)
+    build = partial(_build, config, private_apis)
     # Whoever has started no thread yet can be forked, for a stage that works beside the others.
     with one_thread() if private_apis else nullcontext():
         if live and not _is_known_to_be_random(config):
@@ -89,6 +89,9 @@ def _make(
     emit: Emit,
 ) -> Network:
     """The network of a module that has just been built; the same at every call with the same arguments."""
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):  # torch.nn.LazyLinear and the like
+        with seeded(seed):
+            _run_first(module, config, specs)
     if config.weights is not None and names_file(config.weights):
         from pipeline.sources.checkpoint import load_weights
 
@@ -98,11 +101,14 @@ def _make(
     training = frozenset(name for name, inner in module.named_modules() if inner.training)
     network = Network(module.eval(), specs, config.outputs, training_modules=training)
     if live:
-        with neighbours_found(own_callables(config)):
+        with seeded(seed), neighbours_found(own_callables(config)):
             _calibrate_if_it_fits(network, config, seed, emit)
     if config.prepare is not None:
         with seeded(seed):
             module = _prepared(config, module)
+    if own_callables(config):
+        with seeded(seed):
+            _run_once(module.eval(), config, specs)
     network.module = module.eval().to(device)
     network.device = device
     network.refuse_unfitting_call()
@@ -147,7 +153,7 @@ def seeded(seed: int) -> Iterator[None]:
             np.random.set_state(kept[1])
 
 
-def _build(config: ModelConfig, specs: InputSpecs, private_apis: bool) -> torch.nn.Module:
+def _build(config: ModelConfig, private_apis: bool) -> torch.nn.Module:
     if config.source == "torchvision":
         from pipeline.sources.torchvision_source import build_torchvision
 
@@ -155,28 +161,33 @@ def _build(config: ModelConfig, specs: InputSpecs, private_apis: bool) -> torch.
     assert config.factory is not None
     build = find_callable(config.factory, "model.factory")
     found = call(config.factory, "model.factory", build, **config.args)
-    module = _module(found, config.factory, "model.factory")
-    _give_sizes(module, config, specs)
-    return module
+    return _module(found, config.factory, "model.factory")
 
 
-def _give_sizes(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs) -> None:
-    """Lazy layers (torch.nn.LazyLinear) learn from one run what goes into them; other networks are left alone."""
-    tensors = (*module.parameters(), *module.buffers())
-    if not any(map(is_lazy, tensors)):
-        return
+def _run_first(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs) -> None:
+    """Run it as its user would, and keep what it has made by then (`attributes.first_run`)."""
     training = [inner for inner in module.modules() if inner.training]
     network = Network(module.eval(), specs, config.outputs)
     network.refuse_unfitting_call()
-    values = make_samples(specs, seed=0, stream="calibration")
-    args, kwargs = network.arguments(values)
-    try:
-        with torch.no_grad(), neighbours_found(own_callables(config)):
-            module(*args, **kwargs)  # what it keeps of this run is to stay
-    except DOES_NOT_FIT as error:
-        raise inputs_do_not_fit(error, values) from error
+    with neighbours_found(own_callables(config)):
+        network.run_first(make_samples(specs, seed=0, stream="calibration"))
     for inner in training:
         inner.training = True
+
+
+def _run_once(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs) -> None:
+    """Layers, buffers and tables that a user's network makes at its first use are there.
+
+    Its export would be another one before that use and after it, and which it is would depend on what was cached.
+    What fails here fails again in the reference, which tells it; code that no key has seen is refused at once.
+    """
+    try:
+        _run_first(module, config, specs)
+    except Refused as error:
+        if error.reason.code != "PL-230":
+            raise
+    except (Exception, SystemExit):  # noqa: BLE001 - a network may raise anything
+        pass
 
 
 def _prepared(config: ModelConfig, module: torch.nn.Module) -> torch.nn.Module:
@@ -230,6 +241,8 @@ def _look(module: torch.nn.Module) -> dict[str, str]:
     looks = {}
     tensors = [*module.named_parameters(), *((n, b) for n, b in module.named_buffers() if "running_" in n)]
     for name, tensor in tensors:
+        if is_lazy(tensor):
+            continue
         flat = tensor.detach().reshape(-1)
         some = flat[:: max(1, flat.numel() // _LOOKED_AT)][: _LOOKED_AT + 1].cpu().double()
         if some.numel() and bool((some != some[0]).any()):

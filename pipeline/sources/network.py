@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError, Refused
 from pipeline.events import Emit
 from pipeline.samples.spec import InputSpecs
-from pipeline.sources.attributes import attributes_put_back
+from pipeline.sources.attributes import attributes_put_back, first_run
 from pipeline.sources.outputs import flatten_outputs
 from pipeline.sources.user_code import neighbours_found, own_callables
 
@@ -81,9 +81,23 @@ class Network:
             Refused: the very first call fails (the inputs do not fit), or the outputs cannot be
                 named. What a later call raises goes through as it is.
         """
+        with attributes_put_back(self.module):  # among which may be what it returns
+            outputs = self._call(values)
+            return {name: _array(tensor) for name, tensor in self.flatten(outputs).items()}
+
+    def run_first(self, values: Mapping[str, Any]) -> None:
+        """Run it once as its user would: layers, buffers and sizes that it makes at first use are there then.
+
+        Raises:
+            Refused: the inputs do not fit.
+        """
+        with first_run(self.module):
+            self._call(values)
+
+    def _call(self, values: Mapping[str, Any]) -> Any:
         args, kwargs = self.arguments(values)
         try:
-            with torch.no_grad(), attributes_put_back(self.module):
+            with torch.no_grad():
                 outputs = self.module(*args, **kwargs)
         except PipelineError:
             raise
@@ -92,7 +106,7 @@ class Network:
                 raise
             raise inputs_do_not_fit(error, values) from error
         self._ran = True
-        return {name: _array(tensor) for name, tensor in self.flatten(outputs).items()}
+        return outputs
 
     def flatten(self, outputs: Any) -> dict[str, torch.Tensor]:
         """Name to tensor, in flattened order (see `pipeline.sources.outputs`).

@@ -29,6 +29,8 @@ from pipeline.sources.user_code import own_callables
 _BUILT: Final = ".so"
 #: Of the system and of installed packages: upgrading them changes versions, which count.
 _SYSTEM: Final = ("/dev", "/etc", "/lib", "/proc", "/run", "/sys", "/usr")
+#: What programs keep for themselves: hidden folders, and what torch.compile has compiled.
+_KEPT_BY_PROGRAMS: Final = (".", "torchinductor_")
 _OURS: Final = Path(__file__).resolve().parents[1]
 _WRITES: Final = os.O_WRONLY | os.O_RDWR
 
@@ -145,7 +147,10 @@ def _source(path: Path) -> Path:
 
 def _is_kept(path: Path) -> bool:
     """Whether somebody else than the user looks after the file: a package, the system, a program's cache."""
-    if any(part.startswith(".") or part in ("site-packages", "dist-packages") for part in path.parts):
+    if any(
+        part.startswith(_KEPT_BY_PROGRAMS) or part in ("site-packages", "dist-packages")
+        for part in path.parts
+    ):
         return True
     installed = (sys.prefix, sys.base_prefix, sysconfig.get_paths()["stdlib"], str(_OURS))
     return any(path.is_relative_to(folder) for folder in (*_SYSTEM, *installed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import torch
@@ -99,6 +101,82 @@ class RemembersParametrized(Remembers):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return super().forward(x) * self.gain
+
+
+class Collects(Plain):
+    """Returns a dict that it holds itself, as feature extractors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features: dict[str, torch.Tensor] = {}
+        self.conv.register_forward_hook(lambda module, args, output: self.features.update(conv=output))
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        self.features["logits"] = super().forward(x)
+        return self.features
+
+
+class MakesABuffer(Plain):
+    """Registers a table when it first knows its size."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        if not hasattr(self, "table"):
+            self.register_buffer("table", torch.linspace(0, 1, y.shape[-1]).sin())
+        return self.head((y * self.table).mean((2, 3)))
+
+
+class FillsABuffer(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("table", None)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        if self.table is None:
+            self.table = torch.linspace(0, 1, y.shape[-1]).sin()
+        return self.head((y * self.table).mean((2, 3)))
+
+
+class MakesALayer(Plain):
+    """A layer with random weights, when it first knows its size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra: nn.Module | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        if self.extra is None:
+            self.extra = nn.Linear(y.shape[-1], 3)
+        return self.extra(y)
+
+
+class KeepsDeepDown(Plain):
+    """Where nobody puts anything back: in a dict within a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tables: dict[str, dict[int, torch.Tensor]] = {"rows": {}}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        width = y.shape[-1]
+        if width not in self.tables["rows"]:
+            self.tables["rows"][width] = torch.arange(width).float() / 7
+        return self.head((y * self.tables["rows"][width]).mean((2, 3)))
+
+
+class DiesInACopy(Plain):
+    """Whoever runs it beside the process that built it is killed; the traced graph is wrong."""
+
+    built_in = os.getpid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if os.getpid() != self.built_in:
+            os.kill(os.getpid(), signal.SIGKILL)
+        y = super().forward(x)
+        return y * 100 if torch.jit.is_tracing() else y
 
 
 class Scaled(nn.modules.lazy.LazyModuleMixin, nn.Module):

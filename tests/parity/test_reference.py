@@ -254,6 +254,16 @@ class TestRefusals:
         with pytest.raises(StageFailed, match="PL-500: seed0: the network's output output1 is not finite"):
             Run(Broken())()
 
+    def test_another_number_of_outputs_on_a_later_seed(self) -> None:
+        """It was a broken invariant of ours."""
+
+        class More(torch.nn.Module):
+            def forward(self, x: torch.Tensor) -> Any:
+                return (x, x * 2) if x.abs().max() > 4 else x
+
+        with pytest.raises(StageFailed, match=r"PL-504: seed2: .* other outputs on one input than on another"):
+            Run(More())()
+
     def test_another_structure_on_another_input(self) -> None:
         class Loose(torch.nn.Module):
             def forward(self, x: torch.Tensor) -> torch.Tensor:

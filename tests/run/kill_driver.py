@@ -245,7 +245,7 @@ class Driver:
         assert verify_directory(made) == []
         assert (made / "manifest.json").read_bytes() == self.unharmed
         record = json.loads((made / "run.json").read_text())
-        died = [warning for warning in record["warnings"] if "worked beside died" in warning["message"]]
+        died = [warning for warning in record["warnings"] if "gave no answer" in warning["message"]]
         assert len(died) <= 1
         return "copy" if died else "after its end"
 

@@ -259,7 +259,7 @@ def test_when_it_dies_the_stage_runs_again(bench: Bench, how: Callable[[], None]
     assert outcome.failed is None
     assert [stage.name for stage in outcome.stages] == ["source", "copied", "export", "prove"]
     assert bench.findings() == [
-        "it reads net.txt", "the process that worked beside died: the stage was run again",
+        "it reads net.txt", "the process that worked beside gave no answer: the stage was run again",
     ]  # fmt: skip
     assert bench.text(made, "early") == f"early {ours}"
     bench.run(made, "again")
@@ -407,3 +407,69 @@ def test_two_stages_run_at_a_time_for_the_view(bench: Bench) -> None:
     names = [(type(event).__name__, event.stage) for event in bench.events
              if isinstance(event, StageStarted | StageFinished)]  # fmt: skip
     assert names.index(("StageStarted", "export")) < names.index(("StageFinished", "copied"))
+
+
+def stopped(
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch, made: Plan, **limits: Any
+) -> dict[str, Any]:
+    """run.json of a run that its parent had to stop, and log.txt under "log"."""
+    monkeypatch.setattr("pipeline.run.workers.worth_it", lambda: True)
+    (done,) = run_points([made], [replace(options, **limits)], lambda index, event: None)[0]
+    assert done is not None
+    assert done.exit_code == 1
+    (folder,) = options.out.glob("failed/*")
+    record = json.loads((folder / "run.json").read_text())
+    return {**record, "stage": done.row["stage"], "log": (folder / "log.txt").read_text()}
+
+
+def hang(workspace: Workspace) -> None:
+    os.write(1, b"loading shard 7\n")
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["export waits", "prove waits"])
+def test_a_copy_that_hangs_is_the_stage_that_was_stopped(
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """It was said to be the stage that waited for it, and what it had printed was lost."""
+    found = stopped(options, monkeypatch, plan(first=hang) if first else plan(hang), timeout_s=1.0)
+    assert found["stage"] == "copied"
+    statuses = {stage["name"]: stage["status"] for stage in found["stages"]}
+    assert statuses == {
+        "source": "passed", "copied": "failed", "export": "not reached" if first else "passed", "prove": "not reached",
+    }  # fmt: skip
+    assert "loading shard 7" in found["log"].partition("== copied-beside")[2]
+
+
+def test_a_stage_that_hangs_while_the_copy_has_ended_is_it(
+    options: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = stopped(options, monkeypatch, plan(export=hang), timeout_s=1.0)
+    assert found["stage"] == "export"
+
+
+def test_a_crash_of_the_stage_itself_is_its_own(options: RunOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the copy first, and then where the stage is run again, by when another one has started."""
+    found = stopped(options, monkeypatch, plan(lambda w: os._exit(7)))
+    assert found["stage"] == "copied"
+    assert found["reason"]["code"] == "PL-704"
+
+
+def test_nobody_may_be_left_to_wait_for(bench: Bench) -> None:
+    """A network's code may ignore SIGCHLD for the whole process."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        outcome = bench.run(plan())
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert outcome.failed is None
+
+
+def test_a_disk_that_is_too_small_for_two_may_do_for_one(bench: Bench) -> None:
+    ours = os.getpid()
+
+    def full(workspace: Workspace) -> None:
+        if os.getpid() != ours:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert bench.run(plan(full)).failed is None

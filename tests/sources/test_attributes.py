@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.sources.attributes import attributes_put_back
+from pipeline.sources.attributes import attributes_put_back, first_run
 
 
 class Keeps(nn.Module):
@@ -47,6 +47,30 @@ def test_attributes_and_what_containers_in_them_hold(kept: Any) -> None:
     assert inner.seen is seen and seen == [1]
     assert inner.names == {"a"}
     assert list(inner.table) == ["first"] and inner.table["first"] is first
+
+
+def test_a_set_that_nobody_touches_keeps_its_order(kept: Any) -> None:
+    """A copy of a set from which something was removed has another one."""
+    inner = kept[0]
+    inner.names = set(range(0, 800, 8))
+    for number in range(0, 400, 8):
+        inner.names.discard(number)
+    order = list(inner.names)
+    with attributes_put_back(kept):
+        pass
+    assert list(inner.names) == order
+
+
+def test_the_first_run_keeps_what_is_made_for_good(kept: Any) -> None:
+    outer = kept[0]
+    outer.inner = Keeps()
+    with first_run(kept):
+        outer.seen.append(2)
+        outer.inner.seen.append(2)
+        outer.inner.extra = nn.Linear(2, 2)
+    assert outer.seen == [1]
+    assert outer.inner.seen == [1, 2]
+    assert isinstance(outer.inner.extra, nn.Linear)
 
 
 def test_what_fails_is_put_back_too(kept: Any) -> None:
