@@ -261,7 +261,9 @@ class TestRefusals:
             def forward(self, x: torch.Tensor) -> Any:
                 return (x, x * 2) if x.abs().max() > 4 else x
 
-        with pytest.raises(StageFailed, match=r"PL-504: seed2: .* other outputs on one input than on another"):
+        with pytest.raises(
+            StageFailed, match=r"PL-504: seed2: .* other outputs on one input than on another"
+        ):
             Run(More())()
 
     def test_another_structure_on_another_input(self) -> None:
