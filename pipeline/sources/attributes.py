@@ -8,7 +8,7 @@ would depend on what ran before. So every run starts from what the network was w
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -21,8 +21,9 @@ _CONTAINERS: Final = (dict, OrderedDict, list, set)
 #: of the user's with a parametrization has become one of torch's, derived from the user's.
 _KEEPS_NOTHING: Final = "torch.nn."
 #: What every module has and no run changes: hooks of all kinds.
-_REGISTERED: Final = ("_parameters", "_buffers", "_modules")
-_OF_EVERY_MODULE: Final = frozenset(vars(torch.nn.Module())) - set(_REGISTERED)
+_OF_EVERY_MODULE: Final = frozenset(vars(torch.nn.Module())) - {"_parameters", "_buffers", "_modules"}
+#: Values that are the same when they are equal.
+_PLAIN: Final = (bool, int, float, complex, str, bytes, torch.Size)
 
 
 @contextmanager
@@ -39,14 +40,34 @@ def attributes_put_back(module: torch.nn.Module) -> Iterator[None]:
             kept.put_back()
 
 
-@contextmanager
-def first_run(module: torch.nn.Module) -> Iterator[None]:
-    """The same, but for modules that get parameters, buffers or layers meanwhile, or sizes of lazy ones."""
-    before = [(_Kept(inner), _registered(inner)) for inner in module.modules() if not _is_of_torch(inner)]
-    yield
-    for kept, registered in before:
-        if _registered(kept.module) == registered:
+def settle(module: torch.nn.Module, run: Callable[[], object]) -> None:
+    """Let it make at its first use what it makes once; what changes in every run is as before.
+
+    Layers, buffers, tables and sizes that are the same after a second run stay. Hidden states, counters and
+    collected outputs are not, and are put back, as are the values of buffers. When a run fails, all is put back.
+
+    Args:
+        module: in eval mode.
+        run: runs it, each time on the same input.
+    """
+    values = [(buffer, buffer.detach().clone()) for buffer in module.buffers() if not is_lazy(buffer)]
+    before = [_Kept(inner) for inner in module.modules() if not _is_of_torch(inner)]
+    try:
+        run()
+        if any(kept.has_changed() for kept in before):
+            once = [_Kept(kept.module) for kept in before]
+            run()
+            for kept, after in zip(before, once, strict=True):
+                kept.put_back_what_changed_again(after)
+    except BaseException:
+        for kept in before:
             kept.put_back()
+        raise
+    finally:
+        with torch.no_grad():
+            for buffer, value in values:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 class _Kept:
@@ -55,35 +76,51 @@ class _Kept:
     def __init__(self, module: torch.nn.Module) -> None:
         self.module = module
         self._attributes = dict(vars(module))
-        self._contents = [
-            (value, value.copy())
+        self._contents = {
+            id(value): (value, value.copy())
             for name, value in vars(module).items()
             if type(value) in _CONTAINERS and name not in _OF_EVERY_MODULE
-        ]
+        }
+
+    def has_changed(self) -> bool:
+        """Whether anything of it is another object now."""
+        contents = (_same(items, container) for container, items in self._contents.values())
+        return not (_same(self._attributes, vars(self.module)) and all(contents))
 
     def put_back(self) -> None:
         attributes = vars(self.module)
         if not _same(self._attributes, attributes):
             attributes.clear()
             attributes.update(self._attributes)
-        for container, items in self._contents:
+        for container, items in self._contents.values():
             if not _same(items, container):
                 container.clear()
                 (container.extend if isinstance(container, list) else container.update)(items)
 
+    def put_back_what_changed_again(self, after: _Kept) -> None:
+        """Of what is not as in `after`, which is later than this: be it as it was."""
+        _put_back_entries(vars(self.module), after._attributes, self._attributes)
+        for key, (container, items) in after._contents.items():
+            first = self._contents[key][1] if key in self._contents else None
+            if first is None or _same(items, container):
+                continue
+            if isinstance(container, dict):
+                _put_back_entries(container, items, first)
+            else:
+                container.clear()
+                (container.extend if isinstance(container, list) else container.update)(first)
+
+
+def _put_back_entries(now: dict[Any, Any], after: dict[Any, Any], before: dict[Any, Any]) -> None:
+    for name in [name for name in {**now, **after} if not _is(now.get(name), after.get(name))]:
+        if name in before:
+            now[name] = before[name]
+        else:
+            now.pop(name, None)
+
 
 def _is_of_torch(module: torch.nn.Module) -> bool:
     return all(base.__module__.startswith(_KEEPS_NOTHING) for base in type(module).__mro__[:-1])
-
-
-def _registered(module: torch.nn.Module) -> set[tuple[str, str]]:
-    """Names of what is registered and there: of parameters, buffers, modules."""
-    return {
-        (kind, name)
-        for kind in _REGISTERED
-        for name, value in vars(module)[kind].items()
-        if value is not None and not (isinstance(value, torch.Tensor) and is_lazy(value))
-    }
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -93,5 +130,11 @@ def _same(one: Any, other: Any) -> bool:
     if len(one) != len(other):
         return False
     if isinstance(one, dict):
-        return all(a is c and b is d for (a, b), (c, d) in zip(one.items(), other.items(), strict=True))
-    return all(a is b for a, b in zip(one, other, strict=True))
+        pairs = zip(one.items(), other.items(), strict=True)
+        return all(a == c and _is(b, d) for (a, b), (c, d) in pairs)
+    return all(_is(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _is(one: Any, other: Any) -> bool:
+    """The same object, or the same number or text."""
+    return one is other or (type(one) is type(other) and type(one) in _PLAIN and one == other)

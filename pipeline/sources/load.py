@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
@@ -14,7 +14,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from pipeline.config.canonical import names_file
-from pipeline.errors import Refused
+from pipeline.errors import PipelineError, Refused
 from pipeline.events import Emit, Event, Finding
 from pipeline.heap import keep_freed_memory
 from pipeline.locations import is_packaged
@@ -24,10 +24,12 @@ from pipeline.samples.spec import InputSpecs
 from pipeline.sources.config import ModelConfig
 from pipeline.sources.device import refuse_missing_device, refuse_unusable_device
 from pipeline.sources.live import calibrate, make_live
-from pipeline.sources.network import Network
+from pipeline.sources.network import Network, inputs_do_not_fit
 from pipeline.sources.user_code import call, find_callable, neighbours_found, own_callables
 
 _STAGE: Final = "source"
+#: How a network that does not take its inputs is refused: it may take them after `model.prepare`.
+FAILS_AGAIN: Final = ("PL-230",)
 #: Elements of a tensor that are looked at to see whether it depends on the seed.
 _LOOKED_AT: Final = 256
 
@@ -64,8 +66,9 @@ def load(
     live = config.weights is None and config.init == "live"
     built = None
     build = partial(_build, config, private_apis)
-    # Whoever has started no thread yet can be forked, for a stage that works beside the others.
-    with one_thread() if private_apis else nullcontext():
+    # Some of what factories call (orthogonal_, dot) gives other bits on another number of threads. And whoever has
+    # started no thread yet can be forked, for a stage that works beside the others.
+    with one_thread():
         if live and not _is_known_to_be_random(config):
             own, built = _has_weights_of_its_own(build, seed, emit)
             live = not own
@@ -90,8 +93,7 @@ def _make(
 ) -> Network:
     """The network of a module that has just been built; the same at every call with the same arguments."""
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):  # torch.nn.LazyLinear and the like
-        with seeded(seed):
-            _run_first(module, config, specs)
+        _use(module, config, specs, seed)
     if config.weights is not None and names_file(config.weights):
         from pipeline.sources.checkpoint import load_weights
 
@@ -100,15 +102,15 @@ def _make(
         keep_freed_memory()  # not earlier: what becomes of weights must go back as soon as it is free
     training = frozenset(name for name, inner in module.named_modules() if inner.training)
     network = Network(module.eval(), specs, config.outputs, training_modules=training)
+    if config.source == "factory":
+        _use_quietly(module, config, specs, seed)
     if live:
         with seeded(seed), neighbours_found(own_callables(config)):
             _calibrate_if_it_fits(network, config, seed, emit)
     if config.prepare is not None:
         with seeded(seed):
             module = _prepared(config, module)
-    if own_callables(config):
-        with seeded(seed):
-            _run_once(module.eval(), config, specs)
+        _use_quietly(module.eval(), config, specs, seed)
     network.module = module.eval().to(device)
     network.device = device
     network.refuse_unfitting_call()
@@ -164,30 +166,44 @@ def _build(config: ModelConfig, private_apis: bool) -> torch.nn.Module:
     return _module(found, config.factory, "model.factory")
 
 
-def _run_first(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs) -> None:
-    """Run it as its user would, and keep what it has made by then (`attributes.first_run`)."""
+def _use(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs, seed: int) -> None:
+    """Let a user's network make what it makes at its first use: sizes of lazy layers, layers, buffers, tables.
+
+    Its export would be another one before that use and after it, and which it is would depend on what was cached.
+
+    Raises:
+        Refused: it fails.
+    """
     training = [inner for inner in module.modules() if inner.training]
     network = Network(module.eval(), specs, config.outputs)
     network.refuse_unfitting_call()
-    with neighbours_found(own_callables(config)):
-        network.run_first(make_samples(specs, seed=0, stream="calibration"))
+    values = make_samples(specs, seed=0, stream="calibration")
+    failed: BaseException | None = None
+    with (
+        seeded(seed),
+        neighbours_found(own_callables(config)),
+    ):  # code that no key has seen is refused in any case
+        try:
+            network.run_first(values)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a network may raise anything
+            failed = error
     for inner in training:
         inner.training = True
+    if isinstance(failed, PipelineError):
+        raise failed
+    if failed is not None:
+        raise inputs_do_not_fit(failed, values) from failed
 
 
-def _run_once(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs) -> None:
-    """Layers, buffers and tables that a user's network makes at its first use are there.
-
-    Its export would be another one before that use and after it, and which it is would depend on what was cached.
-    What fails here fails again in the reference, which tells it; code that no key has seen is refused at once.
-    """
+def _use_quietly(module: torch.nn.Module, config: ModelConfig, specs: InputSpecs, seed: int) -> None:
+    """The same, of networks of a user's; what fails here fails again in the reference, which tells it."""
+    if not own_callables(config):
+        return
     try:
-        _run_first(module, config, specs)
+        _use(module, config, specs, seed)
     except Refused as error:
-        if error.reason.code != "PL-230":
+        if error.reason.code not in FAILS_AGAIN:
             raise
-    except (Exception, SystemExit):  # noqa: BLE001 - a network may raise anything
-        pass
 
 
 def _prepared(config: ModelConfig, module: torch.nn.Module) -> torch.nn.Module:

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError, Refused
 from pipeline.events import Emit
 from pipeline.samples.spec import InputSpecs
-from pipeline.sources.attributes import attributes_put_back, first_run
+from pipeline.sources.attributes import attributes_put_back, settle
 from pipeline.sources.outputs import flatten_outputs
 from pipeline.sources.user_code import neighbours_found, own_callables
 
@@ -86,13 +87,12 @@ class Network:
             return {name: _array(tensor) for name, tensor in self.flatten(outputs).items()}
 
     def run_first(self, values: Mapping[str, Any]) -> None:
-        """Run it once as its user would: layers, buffers and sizes that it makes at first use are there then.
+        """Run it as its user would: layers, buffers and sizes that it makes at first use are there then.
 
         Raises:
             Refused: the inputs do not fit.
         """
-        with first_run(self.module):
-            self._call(values)
+        settle(self.module, partial(self._call, values))
 
     def _call(self, values: Mapping[str, Any]) -> Any:
         args, kwargs = self.arguments(values)

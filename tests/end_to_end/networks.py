@@ -152,6 +152,84 @@ class MakesALayer(Plain):
         return self.extra(y)
 
 
+class Streams(Plain):
+    """A state in a buffer, which every run moves on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("state", torch.arange(5).float())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        out = y + self.state
+        self.state.mul_(0.9).add_(0.1 * y[0])
+        return out
+
+
+class DrawsOnce(Plain):
+    """Noise that is drawn at the first use and stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noise: torch.Tensor | None = None
+        self.more: dict[str, torch.Tensor] = {}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = super().forward(x)
+        if self.noise is None:
+            self.noise = torch.randn(5)
+            self.more["noise"] = torch.randn(5)
+        return y + self.noise + self.more["noise"]
+
+
+class FillsPlaces(Plain):
+    """Names that are there before get a layer, a parameter and a longer buffer at the first use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extra: nn.Module = nn.Identity()
+        self.gain = nn.Parameter(torch.empty(0))
+        self.register_buffer("table", torch.zeros(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.conv(x)
+        if self.table.shape[0] < y.shape[-1]:
+            self.register_buffer("table", torch.linspace(0, 1, y.shape[-1]))
+        y = self.head((y * self.table).mean((2, 3)))
+        if isinstance(self.extra, nn.Identity):
+            self.extra = nn.Linear(y.shape[-1], 3)
+            self.gain = nn.Parameter(torch.rand(3) + 0.5)
+        return self.extra(y) * self.gain
+
+
+class OwnLinear(nn.Linear):
+    """A layer of a user's own class."""
+
+
+class TiesLate(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = OwnLinear(5, 5), OwnLinear(5, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.second.weight = self.first.weight
+        return self.second(self.first(super().forward(x)))
+
+
+class Orthogonal(Plain):
+    """Weights that other numbers of threads give other bits of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Linear(5, 600)
+        nn.init.orthogonal_(self.wide.weight)
+        self.back = nn.Linear(600, 5)
+        nn.init.orthogonal_(self.back.weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.back(self.wide(super().forward(x)))
+
+
 class KeepsDeepDown(Plain):
     """Where nobody puts anything back: in a dict within a dict."""
 

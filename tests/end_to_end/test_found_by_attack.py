@@ -135,6 +135,11 @@ def test_parameters_that_are_inputs_come_with_their_values(command: CommandLine,
         ("FillsABuffer", "torchscript"),
         ("MakesALayer", "torchscript"),
         ("Collects", "torchscript"),
+        ("DrawsOnce", "torchscript"),
+        ("FillsPlaces", "torchscript"),
+        ("FillsPlaces", "dynamo"),
+        ("TiesLate", "torchscript"),
+        ("Orthogonal", "torchscript"),
     ],
 )
 def test_what_a_network_keeps_of_a_run_is_in_no_other_run(
@@ -186,3 +191,14 @@ def test_a_copy_that_is_killed_leaves_nothing_unproved(network: CommandLine) -> 
     stages = {stage["name"]: stage["status"] for stage in done.record["stages"]}
     assert stages["reference"] == "passed"
     assert stages["parity"] == "failed"
+
+
+def test_the_first_use_changes_no_buffer_of_a_checkpoint(network: CommandLine, tmp_path: Path) -> None:
+    """The file held another state than the checkpoint, and matched a network that did so, too."""
+    state = {name: torch.randn(shape) for name, shape in STATE.items()}
+    state["state"] = torch.tensor([3.0, 1.0, 4.0, 1.0, 5.0])
+    torch.save(state, tmp_path / "w.pth")
+    done = network("Streams", "model.weights=w.pth", "simplify=none")
+    assert done.code == 0, done.err
+    tensors = [onnx.numpy_helper.to_array(t) for t in onnx.load(done.run / "model.onnx").graph.initializer]
+    assert any(np.array_equal(tensor, state["state"].numpy()) for tensor in tensors)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.sources.attributes import attributes_put_back, first_run
+from pipeline.sources.attributes import attributes_put_back, settle
 
 
 class Keeps(nn.Module):
@@ -61,16 +61,66 @@ def test_a_set_that_nobody_touches_keeps_its_order(kept: Any) -> None:
     assert list(inner.names) == order
 
 
-def test_the_first_run_keeps_what_is_made_for_good(kept: Any) -> None:
-    outer = kept[0]
-    outer.inner = Keeps()
-    with first_run(kept):
-        outer.seen.append(2)
-        outer.inner.seen.append(2)
-        outer.inner.extra = nn.Linear(2, 2)
-    assert outer.seen == [1]
-    assert outer.inner.seen == [1, 2]
-    assert isinstance(outer.inner.extra, nn.Linear)
+def test_what_is_made_once_stays_and_what_changes_in_every_run_does_not(kept: Any) -> None:
+    inner = kept[0]
+    given = inner.steps
+
+    def run() -> None:
+        with torch.no_grad():
+            inner.steps.add_(1)  # a counter in a buffer
+        if not hasattr(inner, "grid"):
+            inner.grid, inner.size = torch.ones(2), 1234
+            inner.layer = nn.Linear(3, 3)
+            inner.seen.append(2)
+            inner.table["once"] = torch.ones(1)
+        inner.hidden = torch.randn(1)
+        inner.table["every"] = torch.randn(1)
+        inner.calls = getattr(inner, "calls", 0) + 1
+
+    settle(kept, run)
+    assert inner.grid.tolist() == [1, 1]
+    assert inner.size == 1234
+    assert inner.layer.in_features == 3
+    assert inner.seen == [1, 2]
+    assert list(inner.table) == ["first", "once"]
+    assert not hasattr(inner, "hidden")
+    assert not hasattr(inner, "calls")
+    assert inner.steps is given
+    assert given.item() == 0
+
+
+def test_what_comes_back_to_what_it_was(kept: Any) -> None:
+    """Hidden states, outputs that are collected, lists that grow."""
+    inner = kept[0]
+    inner.hidden = None
+
+    def run() -> None:
+        inner.hidden = torch.randn(1)
+        inner.seen.append(len(inner.seen))
+        inner.steps = inner.steps + 1  # another tensor under the same name
+
+    before = inner.steps
+    settle(kept, run)
+    assert inner.hidden is None
+    assert inner.seen == [1]
+    assert inner.steps is before
+
+
+def test_a_network_that_changes_nothing_runs_once(kept: Any) -> None:
+    runs: list[int] = []
+    settle(kept, lambda: runs.append(1))
+    assert runs == [1]
+
+
+def test_a_first_run_that_fails_leaves_all_as_it_was(kept: Any) -> None:
+    def fails() -> None:
+        change(kept[0])
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        settle(kept, fails)
+    assert not hasattr(kept[0], "grid")
+    assert kept[0].seen == [1]
 
 
 def test_what_fails_is_put_back_too(kept: Any) -> None:
