@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +16,9 @@ import torch
 
 from pipeline import export
 from pipeline.errors import Refused
-from pipeline.run.beside import worth_it
 from tests.end_to_end.conftest import NETWORKS, CommandLine, X
 
+PROCESSORS = len(os.sched_getaffinity(0))
 FACTORY = ("model=factory", f"model.factory={NETWORKS}:build", X)
 STATE = {"conv.weight": (4, 3, 3, 3), "conv.bias": (4,), "head.weight": (5, 4), "head.bias": (5,)}
 
@@ -150,7 +151,7 @@ def test_what_a_network_keeps_of_a_run_is_in_no_other_run(
     What is made for good at the first use (layers, buffers) stays, and is the same every time.
     """
     words = ("cache.mode=none", f"export.exporter={exporter}")
-    beside = network(kind, *words, "out=beside")
+    beside = network(kind, *words, "out=beside", OMP_NUM_THREADS="2")
     alone = network(kind, *words, "out=alone", OMP_NUM_THREADS="1")
     public = network(kind, *words, "out=public", "private_apis=false")
     made = []
@@ -159,7 +160,7 @@ def test_what_a_network_keeps_of_a_run_is_in_no_other_run(
         (run,) = (done.folder / name).glob("build-*")
         made.append([(run / file).read_bytes() for file in ("model.onnx", "manifest.json")])
     assert made[0] == made[1] == made[2]
-    assert ("meanwhile" in beside.err) == worth_it()
+    assert ("meanwhile" in beside.err) == (PROCESSORS > 1)
     assert "meanwhile" not in alone.err + public.err
 
 
@@ -181,10 +182,10 @@ def test_a_lazy_layer_takes_its_weights(network: CommandLine, tmp_path: Path) ->
     assert any(np.array_equal(tensor, state["head.weight"].numpy()) for tensor in tensors)
 
 
-@pytest.mark.skipif(not worth_it(), reason="one processor: nothing is copied")
+@pytest.mark.skipif(PROCESSORS < 2, reason="one processor: nothing is copied")
 def test_a_copy_that_is_killed_leaves_nothing_unproved(network: CommandLine) -> None:
     """A run whose copy had been killed was published without its parity stage, with exit code 0."""
-    done = network("DiesInACopy", "cache.mode=none")
+    done = network("DiesInACopy", "cache.mode=none", OMP_NUM_THREADS="2")
     assert done.code == 1, done.err
     assert "gave no answer" in done.err
     assert "PL-520" in done.err

@@ -7,13 +7,12 @@ left over, the next run succeeds, an earlier run is untouched.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from pipeline.run.beside import worth_it
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = {
@@ -41,12 +40,19 @@ def test_killed_in_every_stage_in_the_write_and_in_the_rename(
     assert total >= len(STAGES) * in_each_stage + in_the_write
 
 
-@pytest.mark.skipif(not worth_it(), reason="one processor: nothing is copied")
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor: nothing is copied")
 @pytest.mark.parametrize("tries", [3, pytest.param(40, marks=SLOW)])
 def test_a_copy_that_is_killed_costs_only_time(tmp_path: Path, tries: int) -> None:
     """The driver finds the run whole, the same as ever, and makes sure that nobody outlives it."""
     words = [sys.executable, "-m", "tests.run.kill_driver", str(tmp_path), "copy", str(tries), "0"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
     assert done.returncode == 0, done.stderr
     hits: dict[str, int] = json.loads(done.stdout)
     print(f"\nkilled the copy: {hits}")
